@@ -135,9 +135,11 @@ export class SimulatedSource {
       this.writer.begin(address(FRAME_AT), this.frameBytes);
       while (page < end && this.writer.hasRoom) record(page++);
       const rawLength = this.writer.finish();
+      const { frameAt } = this.writer;
+      this.kernels.checksum(frameAt, rawLength, address(CHECKSUM_AT));
       const limit = Math.min(rawLength, this.encodedBytes);
-      const length = await this.zstd.compress(FRAME_AT, rawLength, this.encodedAt, limit, ZSTD_LEVEL);
-      if (length < 0) await this.frame("pages", "none", rawLength, FRAME_AT, rawLength);
+      const length = await this.zstd.compress(frameAt, rawLength, this.encodedAt, limit, ZSTD_LEVEL);
+      if (length < 0) await this.frame("pages", "none", rawLength, frameAt, rawLength);
       else await this.frame("pages", "zstd", rawLength, this.encodedAt, length);
     }
   }
@@ -145,10 +147,11 @@ export class SimulatedSource {
   /** Sends a frame of other bytes, uncompressed. */
   private async bytes(kind: FrameKind, body: Uint8Array): Promise<void> {
     this.kernels.memory.set(body, FRAME_AT);
+    this.kernels.checksum(address(FRAME_AT), body.length, address(CHECKSUM_AT));
     await this.frame(kind, "none", body.length, FRAME_AT, body.length);
   }
 
-  /** Sends a frame, and waits while too many frames are in flight. */
+  /** Sends a frame whose checksum was computed, and waits while too many frames are in flight. */
   private async frame(
     frameKind: FrameKind,
     codec: FrameCodec,
@@ -157,7 +160,6 @@ export class SimulatedSource {
     length: number,
   ): Promise<void> {
     const { memory } = this.kernels;
-    this.kernels.checksum(address(FRAME_AT), rawLength, address(CHECKSUM_AT));
     const checksum = memory.slice(CHECKSUM_AT, CHECKSUM_AT + 8);
     const body = memory.slice(at, at + length);
     this.channel.send({ kind: "frame", sequence: ++this.sequence, frameKind, codec, rawLength, checksum, body });

@@ -70,6 +70,10 @@ export class PostcopyScheduler implements FrameSource {
     this.writer = new PageFrameWriter(order.kernels);
   }
 
+  get frameAt(): Address {
+    return this.writer.frameAt;
+  }
+
   get isEmpty(): boolean {
     return this.order.pages.pendingCount === 0 && this.order.pages.zeroCount === 0;
   }

@@ -43,9 +43,9 @@ export class FrameEncoder {
   /** Computes the checksum of the slot's frame, and makes it a frame that is sent as it is. */
   seal(slot: Slot): void {
     const { kernels } = this.options;
-    const { raw, encoded } = slot.buffer;
+    const { encoded } = slot.buffer;
     // the kernel needs a place in its memory, and `encoded` has nothing in it before compression
-    kernels.checksum(raw, slot.rawLength, encoded);
+    kernels.checksum(slot.at, slot.rawLength, encoded);
     slot.checksum.set(kernels.memory.subarray(encoded, encoded + 8));
     slot.state = "encoding";
     slot.length = slot.rawLength;
@@ -63,13 +63,13 @@ export class FrameEncoder {
     const level = this.levelFor(slot.rawLength, isUrgent);
     if (level === undefined) return true;
     const { chooser, compress, clock, flight, onEncoded, onFault } = this.options;
-    const { raw, encoded, byteLength } = slot.buffer;
+    const { encoded, byteLength } = slot.buffer;
     const expected = Math.ceil(slot.rawLength / chooser.recentRatio);
     flight.encodingBytes += expected;
     const startUs = clock.nowUs();
     // a frame that does not become smaller by a thirty-second (3 %) is sent as it is
     const limit = Math.min(byteLength, slot.rawLength - (slot.rawLength >> 5));
-    compress(raw, slot.rawLength, encoded, limit, level)
+    compress(slot.at, slot.rawLength, encoded, limit, level)
       .then((length) => {
         flight.encodingBytes -= expected;
         this.note(slot, length, startUs);

@@ -189,7 +189,8 @@ export class FrameSender {
     }
     if (!this.verbatim.isEmpty && (this.verbatim.kind !== "device" || this.source.isEmpty)) {
       slot.kind = this.verbatim.kind;
-      slot.rawLength = this.verbatim.take(this.parts.kernels.memory, slot.buffer.raw, this.parts.frameBytes);
+      slot.at = slot.buffer.raw;
+      slot.rawLength = this.verbatim.take(this.parts.kernels.memory, slot.at, this.parts.frameBytes);
       takeCounts(slot, undefined);
     } else if (!this.fill(slot)) {
       return false;
@@ -231,6 +232,7 @@ export class FrameSender {
     if (slot === undefined || begins || this.line.some(({ kind }) => kind !== "pages")) return false;
     slot.kind = "pages";
     slot.rawLength = source.fillUrgent(slot.buffer.raw);
+    slot.at = source.frameAt;
     if (slot.rawLength === 0) return false;
     takeCounts(slot, source.frame);
     this.sequence++;
@@ -255,6 +257,7 @@ export class FrameSender {
     const startUs = clock.nowUs();
     slot.kind = "pages";
     slot.rawLength = source.fill(slot.buffer.raw);
+    slot.at = source.frameAt;
     takeCounts(slot, source.frame);
     const filled = before - pages.pendingCount;
     if (filled >= 32) this.microsPerPage += 0.1 * ((clock.nowUs() - startUs) / filled - this.microsPerPage);
@@ -276,8 +279,7 @@ export class FrameSender {
   /** Numbers the frame and gives it to the channel. The slot is free again when the channel has taken the frame. */
   private give(slot: Slot): void {
     const { kernels, channel, pacer } = this.parts;
-    const { raw, encoded } = slot.buffer;
-    const from = slot.compressed ? encoded : raw;
+    const from = slot.compressed ? slot.buffer.encoded : slot.at;
     slot.state = "sending";
     const sequence = this.sequence - this.line.length;
     this.flight.sent(sequence, slot.length, slot.zeroPages);

@@ -1,5 +1,6 @@
 /** A slot holds one frame from its making until the channel has taken it, with counts of what the frame carries. */
 
+import type { Address } from "../../shared/units.ts";
 import type { KindCounts } from "./kind-counts.ts";
 import type { FrameBuffer } from "./source-memory.ts";
 import type { VerbatimKind } from "./verbatim-queue.ts";
@@ -20,9 +21,11 @@ export interface Slot {
   /** `encoding` and `ready` frames wait in the sender's line; `sending` frames are with the channel. */
   state: "free" | "encoding" | "ready" | "sending";
   kind: "pages" | VerbatimKind;
+  /** Where the frame is before compression, in `buffer.raw`. */
+  at: Address;
   /** The frame's length before compression, bytes. */
   rawLength: number;
-  /** The length that is sent, bytes: of `buffer.encoded` if `compressed`, otherwise of `buffer.raw`. */
+  /** The length that is sent, bytes: of what is at `buffer.encoded` if `compressed`, otherwise of what is at `at`. */
   length: number;
   compressed: boolean;
   /** XXH64 of the frame before compression. */
@@ -38,6 +41,7 @@ export const makeSlot = (buffer: FrameBuffer): Slot => ({
   buffer,
   state: "free",
   kind: "pages",
+  at: buffer.raw,
   rawLength: 0,
   length: 0,
   compressed: false,

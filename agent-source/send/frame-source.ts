@@ -9,6 +9,8 @@ import type { KindCounts } from "./kind-counts.ts";
 export interface FrameSource {
   /** Pages and bytes of the frame that was made last, by kind. */
   readonly frame: KindCounts;
+  /** Where the frame begins that was made last. */
+  readonly frameAt: Address;
   /** True when no page is left to send. */
   readonly isEmpty: boolean;
   /** True while the guest at the destination waits for pages that are here. Always false in precopy. */
@@ -21,13 +23,13 @@ export interface FrameSource {
   quietMs(nowMs: number): number;
   /**
    * Makes a frame of pages that the guest waits for.
-   * @param at where frameBufferBytes(frameBytes) are free
+   * @param at where frameBufferBytes(frameBytes) are free; the frame is somewhere in these
    * @returns the frame's length before compression, bytes; 0 when the guest waits for none
    */
   fillUrgent(at: Address): number;
   /**
    * Makes a frame of the pages that are next.
-   * @param at where frameBufferBytes(frameBytes) are free
+   * @param at where frameBufferBytes(frameBytes) are free; the frame is somewhere in these
    * @returns the frame's length before compression, bytes; 0 when there are no pages to send now
    */
   fill(at: Address): number;

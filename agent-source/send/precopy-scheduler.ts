@@ -131,6 +131,10 @@ export class PrecopyScheduler implements FrameSource {
     this.pages.fade();
   }
 
+  get frameAt(): Address {
+    return this.writer.frameAt;
+  }
+
   get isEmpty(): boolean {
     return this.pages.pendingCount === 0 && this.pages.zeroCount === 0;
   }

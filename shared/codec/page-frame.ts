@@ -39,7 +39,9 @@ export const frameBufferBytes = (bodyBytes: number): number =>
 export class PageFrameWriter {
   private readonly memory: Uint8Array;
   private readonly kernels: PageKernels;
-  private start = 0;
+  /** Where the frame begins that finish() has made. */
+  frameAt: Address = address(0);
+  private headersStart = 0;
   private header = 0;
   private bodyStart = 0;
   private bodyEnd = 0;
@@ -52,10 +54,13 @@ export class PageFrameWriter {
     this.memory = kernels.memory;
   }
 
-  /** Starts a frame at `at`, where frameBufferBytes(bodyBytes) bytes are free. */
+  /**
+   * Starts a frame in the frameBufferBytes(bodyBytes) bytes from `at` on. Where in these the frame begins is known at
+   * its end, since its headers are then as many as they are.
+   */
   begin(at: Address, bodyBytes: number): void {
-    this.start = at;
-    this.header = at + FRAME_PREFIX_BYTES;
+    this.headersStart = at + FRAME_PREFIX_BYTES;
+    this.header = this.headersStart;
     this.bodyStart = this.header + HEADERS_BYTES_MAX;
     this.bodyEnd = this.bodyStart;
     this.bodyLimit = this.bodyStart + bodyBytes;
@@ -98,14 +103,16 @@ export class PageFrameWriter {
     this.expected = page + 1;
   }
 
-  /** Closes the frame. @returns its length in bytes from `at` of begin() */
+  /** Closes the frame, which then begins at `frameAt`. @returns its length in bytes */
   finish(): number {
-    const headers = this.header - (this.start + FRAME_PREFIX_BYTES);
-    // the bodies are moved once for each frame, so that zstd and the checksum get headers and bodies as one piece
-    this.kernels.copy(address(this.header), address(this.bodyStart), this.bodyEnd - this.bodyStart);
-    this.u32(this.start, this.records);
-    this.u32(this.start + 4, headers);
-    return FRAME_PREFIX_BYTES + headers + (this.bodyEnd - this.bodyStart);
+    const headers = this.header - this.headersStart;
+    // the headers are moved up to the bodies, so that zstd and the checksum get both as one piece
+    const at = this.bodyStart - headers;
+    this.kernels.copy(address(at), address(this.headersStart), headers);
+    this.frameAt = address(at - FRAME_PREFIX_BYTES);
+    this.u32(this.frameAt, this.records);
+    this.u32(this.frameAt + 4, headers);
+    return this.bodyEnd - this.frameAt;
   }
 
   private head(page: number, kind: number): void {

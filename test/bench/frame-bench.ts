@@ -10,7 +10,7 @@ import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { loadKernels } from "../../shared/runtime/load-kernels.ts";
 import { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
-import { address, PAGE_SIZE } from "../../shared/units.ts";
+import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { FRAME_BYTES, numbers } from "./guest-pages.ts";
 import { against, contest, type Group, type Measurement, type Round, summary, timed, timedAsync } from "./measure.ts";
 
@@ -49,7 +49,7 @@ class FrameRig {
   readonly kernels = loadKernels(MEMORY_BYTES);
   private readonly writer = new PageFrameWriter(this.kernels);
   private readonly reader = new PageFrameReader(this.kernels, PAGES, true);
-  private readonly lengths: number[] = [];
+  private readonly frames: { at: Address; length: number }[] = [];
   private readonly sink: RecordSink & { sum: number };
 
   constructor() {
@@ -76,16 +76,17 @@ class FrameRig {
         else this.delta(page);
         page++;
       }
-      this.lengths[frame] = writer.finish();
-      this.lengths.length = frame + 1;
+      const length = writer.finish();
+      this.frames[frame] = { at: writer.frameAt, length };
+      this.frames.length = frame + 1;
     }
   }
 
   decode(): void {
-    this.lengths.forEach((length, frame) => {
-      this.reader.open(address(FRAMES_AT + frame * FRAME_ROOM), length);
+    for (const { at, length } of this.frames) {
+      this.reader.open(at, length);
       if (!this.reader.drain(this.sink)) throw new RangeError("a frame was not read to its end");
-    });
+    }
   }
 
   copyPages(): void {

@@ -42,7 +42,8 @@ export function pages(write: (writer: PageFrameWriter) => void): Buffer {
   const writer = new PageFrameWriter(kernels);
   writer.begin(address(AT), FRAME_BYTES);
   write(writer);
-  return Buffer.from(kernels.memory.slice(AT, AT + writer.finish()));
+  const length = writer.finish();
+  return Buffer.from(kernels.memory.slice(writer.frameAt, writer.frameAt + length));
 }
 
 /** Writes a delta with these bytes, whether they are XBZRLE or not. */

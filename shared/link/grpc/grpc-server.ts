@@ -23,6 +23,7 @@ import { UNIX_ONLY } from "../tls/security.ts";
 import type { Received } from "../wire/proto-files.ts";
 import { type Audit, auditing } from "./audit.ts";
 import { checkSourceAddress, peerOf } from "./caller.ts";
+import { sendFramesInPlace } from "./frames-in-place.ts";
 import { Gate } from "./gate.ts";
 import { ServingChannel } from "./grpc-channel.ts";
 import { destinationOperators, type OperatorParts, sourceOperators } from "./operator-server.ts";
@@ -194,6 +195,7 @@ function transfer(
   { clock = systemClock }: ServeOptions,
 ): handleBidiStreamingCall<Received<DestinationMessage>, SourceMessage> {
   return (call) => {
+    sendFramesInPlace(call);
     const channel = new ServingChannel<SourceMessage, DestinationMessage>(call);
     const timer = clock.after(HELLO_WITHIN_MS, () => {
       // `peer-lost` lets the destination dial again: its hello may have been cut off

@@ -22,8 +22,10 @@ const CHECKSUM_BYTES = 8;
 const KINDS: readonly (FrameKind | undefined)[] = [undefined, "pages", "verbatim", "discards", "package"];
 const CODECS: readonly (FrameCodec | undefined)[] = [undefined, "none", "zstd"];
 
-/** Room for everything that can stand ahead of a body, bytes. */
+/** Room for everything that can stand ahead of a body, gRPC's prefix included, bytes. */
 export const FRAME_HEAD_BYTES = 64;
+/** The length of what gRPC puts ahead of each message, bytes: whether the message is compressed, and its length. */
+const PREFIX_BYTES = 5;
 
 /**
  * Returns the message of a frame, which is valid until the frame was taken. If the head room of the frame is large
@@ -50,6 +52,22 @@ export function encodeFrame(frame: Frame): Buffer {
   at = putField(message, at + CHECKSUM_BYTES, BODY_TAG, body.length);
   if (!inPlace) message.set(body, at);
   return message;
+}
+
+/**
+ * Returns the message of a frame behind gRPC's prefix, in the memory in which the frame lies.
+ * @returns undefined if the frame's head room is too small for that
+ */
+export function prefixedFrame(frame: Frame): Buffer | undefined {
+  const { body, headRoom = 0 } = frame;
+  const message = encodeFrame(frame);
+  const isInPlace = message.buffer === body.buffer && message.byteOffset < body.byteOffset;
+  const at = message.byteOffset - PREFIX_BYTES;
+  if (!isInPlace || at < body.byteOffset - headRoom) return undefined;
+  const whole = Buffer.from(body.buffer, at, PREFIX_BYTES + message.length);
+  whole[0] = 0;
+  whole.writeUInt32BE(message.length, 1);
+  return whole;
 }
 
 /**

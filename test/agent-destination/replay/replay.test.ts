@@ -84,7 +84,8 @@ function pages(write: (writer: PageFrameWriter) => void): Uint8Array {
   const writer = new PageFrameWriter(kernels);
   writer.begin(address(AT), 65536);
   write(writer);
-  return kernels.memory.slice(AT, AT + writer.finish());
+  const length = writer.finish();
+  return kernels.memory.slice(writer.frameAt, writer.frameAt + length);
 }
 
 t.test("verbatim frames and pages become QEMU's stream in their order, and are acknowledged", async (t) => {

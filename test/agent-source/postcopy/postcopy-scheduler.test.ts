@@ -37,7 +37,7 @@ function setUp(pageCount = PAGES) {
     const length = urgent ? scheduler.fillUrgent(address(FRAME_AT)) : scheduler.fill(address(FRAME_AT));
     if (length === 0) return undefined;
     const read: number[] = [];
-    reader.open(address(FRAME_AT), length);
+    reader.open(scheduler.frameAt, length);
     reader.drain({
       hasRoom: true,
       zeroPage: (page) => void read.push(page),

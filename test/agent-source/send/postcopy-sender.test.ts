@@ -11,12 +11,14 @@ import { CompressionChooser } from "../../../shared/codec/chooser.ts";
 import type { SourceMessage } from "../../../shared/protocol/stream-messages.ts";
 import { systemClock } from "../../../shared/runtime/clock.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
+import { type Address, address } from "../../../shared/units.ts";
 
 const FRAME_BYTES = 65536;
 
 /** Makes frames of fixed sizes: 4096 bytes where they are urgent, 50 000 bytes otherwise. */
 class FakeSource implements FrameSource {
   readonly frame = noCounts();
+  frameAt = address(0);
   readonly reservedBuffers = 1;
   readonly isUnderWay = false;
   urgent = 0;
@@ -30,10 +32,12 @@ class FakeSource implements FrameSource {
   quietMs(): number {
     return 0;
   }
-  fillUrgent(): number {
+  fillUrgent(at: Address): number {
+    this.frameAt = at;
     return this.urgent-- > 0 ? 4096 : 0;
   }
-  fill(): number {
+  fill(at: Address): number {
+    this.frameAt = at;
     if (this.plain === 0) return 0;
     this.plain--;
     return 50_000;

@@ -38,7 +38,7 @@ function setUp({
   const send = (holdPages: number): boolean => {
     scheduler.holdPages = holdPages;
     const length = scheduler.fill(address(FRAME_AT));
-    if (length > 0) destination.take(FRAME_AT, length);
+    if (length > 0) destination.take(scheduler.frameAt, length);
     return length > 0;
   };
   return { kernels, scheduler, destination, send };

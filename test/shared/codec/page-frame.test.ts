@@ -31,7 +31,7 @@ const record = fc.oneof(
   fc.record({ kind: fc.constant("delta" as const), page: fc.nat(PAGES - 1), count: fc.integer({ min: 1, max: 100 }) }),
 );
 
-function write(records: { kind: string; page: number; count: number }[]): { length: number; expected: Seen[] } {
+function write(records: { kind: string; page: number; count: number }[]) {
   const writer = new PageFrameWriter(kernels);
   const expected: Seen[] = [];
   writer.begin(address(AT), BODY);
@@ -51,16 +51,17 @@ function write(records: { kind: string; page: number; count: number }[]): { leng
       expected.push(["delta", page, Buffer.from(delta).toString("hex")]);
     }
   }
-  return { length: writer.finish(), expected };
+  const length = writer.finish();
+  return { at: writer.frameAt, length, expected };
 }
 
 t.test("records are read again as they were written, one by one", async () => {
   fc.assert(
     fc.property(fc.array(record, { maxLength: 60 }), (records) => {
-      const { length, expected } = write(records);
+      const { at, length, expected } = write(records);
       const { seen, sink } = collect();
       const reader = new PageFrameReader(kernels, PAGES, true);
-      reader.open(address(AT), length);
+      reader.open(at, length);
       return reader.drain(sink) && JSON.stringify(seen) === JSON.stringify(expected);
     }),
     { numRuns: 200 },
@@ -68,13 +69,13 @@ t.test("records are read again as they were written, one by one", async () => {
 });
 
 t.test("a reader that is out of room goes on where it stopped, also inside a zero run", async (t) => {
-  const { length, expected } = write([
+  const { at, length, expected } = write([
     { kind: "zero", page: 10, count: 20 },
     { kind: "full", page: 5, count: 7 },
   ]);
   const { seen, sink } = collect();
   const reader = new PageFrameReader(kernels, PAGES, true);
-  reader.open(address(AT), length);
+  reader.open(at, length);
   let asked = 0;
   const sparing = {
     ...sink,
@@ -95,13 +96,13 @@ t.test(
         fc.nat(400),
         fc.nat(255),
         fc.nat(400),
-        (records, at, value, cut) => {
-          const { length } = write(records);
-          kernels.memory[AT + (at % length)] = value;
+        (records, place, value, cut) => {
+          const { at, length } = write(records);
+          kernels.memory[at + (place % length)] = value;
           const { seen, sink } = collect();
           const reader = new PageFrameReader(kernels, PAGES, true);
           try {
-            reader.open(address(AT), Math.max(0, length - (cut % length)));
+            reader.open(at, Math.max(0, length - (cut % length)));
             reader.drain(sink);
           } catch (thrown) {
             return thrown instanceof MigrationFault && thrown.code === "peer-invalid";
@@ -115,8 +116,8 @@ t.test(
 );
 
 t.test("a delta is refused when deltas were not negotiated", async (t) => {
-  const { length } = write([{ kind: "delta", page: 1, count: 4 }]);
+  const { at, length } = write([{ kind: "delta", page: 1, count: 4 }]);
   const reader = new PageFrameReader(kernels, PAGES, false);
-  reader.open(address(AT), length);
+  reader.open(at, length);
   t.throws(() => reader.drain(collect().sink), { code: "peer-invalid", message: /not negotiated/ });
 });
