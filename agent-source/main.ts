@@ -20,6 +20,7 @@ import { createLogger } from "../shared/runtime/log/log.ts";
 import { TestFaults } from "../shared/runtime/test-faults.ts";
 import { WarmUpRunner } from "../shared/runtime/v8/warm-up-runner.ts";
 import { AllowedDestinations } from "./service/allowed-destinations.ts";
+import { keepMemory } from "./service/keep-memory.ts";
 import { SourceAgent } from "./service/source-agent.ts";
 import { warmUp } from "./warmup/warm-up.ts";
 
@@ -51,6 +52,7 @@ async function start(): Promise<RunningAgent> {
     journal,
     limits,
     createKernels: loadKernels,
+    keptMemory: keepMemory(config.memory.keep, systemClock, log),
     faults,
     onBusy: () => void rehearsal.end(),
   });

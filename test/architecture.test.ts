@@ -21,7 +21,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "shared/model": ["shared"],
 
   "shared/runtime/log": ["shared", "shared/runtime"],
-  "shared/runtime/host": ["shared"],
+  "shared/runtime/host": ["shared", "shared/runtime"],
   "shared/runtime": ["shared", "shared/page"],
   ...under("shared/runtime", {
     v8: ["shared", "", "log"],
@@ -92,7 +92,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     service: [
       ...["shared", "shared/page", "shared/protocol", "shared/link", "shared/link/resume", ...qemu("inspect", "qmp")],
       ...runtime("", "config", "files", "guest", "host", "journal", "log", "v8"),
-      ...["guest", "link", "migration", "planning", "report"],
+      ...["guest", "link", "migration", "planning", "report", "send"],
     ],
     warmup: [
       ...["shared", "shared/page", "shared/protocol", "shared/link", "shared/warmup"],

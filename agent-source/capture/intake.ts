@@ -44,6 +44,11 @@ export interface IntakeOptions {
   readonly window: Address;
   readonly windowBytes: number;
   readonly reader: StreamParser;
+  /**
+   * Asked before each parse of what was read. If it says false, the stream is left unread until resume().
+   * @default nothing is left unread for that
+   */
+  readonly mayRead?: () => boolean;
   readonly clock: Clock;
   /** Called once if the stream is broken or QEMU closes it. Never called after shut() or close(). */
   readonly onFault: (fault: MigrationFault) => void;
@@ -226,6 +231,10 @@ export class Intake {
 
   /** Parses what the window has. @returns true if more may be read */
   private parse(): boolean {
+    if (this.parts.mayRead?.() === false) {
+      this.held = true;
+      return false;
+    }
     try {
       const at = this.reader.consume(this.head, this.tail);
       this.head = at;

@@ -53,11 +53,12 @@ export class ReadHold {
   }
 
   /**
-   * Decides before each page of the first pass whether that page is left unread. A page that is captured long before
-   * the link takes it may be dirtied again, and is then sent twice.
+   * Decides before each piece of the first pass whether it is left unread. A page that is captured long before the link
+   * takes it may be dirtied again, and is then sent twice. A piece has as much as one read of the socket, so that no
+   * page has to ask.
    * @returns true if reading must stop; onResume() is called when it may go on
    */
-  beforeFirst(): boolean {
+  beforeRead(): boolean {
     return !this.parts.work.firstPassDone && this.waitsForLink();
   }
 

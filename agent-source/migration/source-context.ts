@@ -18,6 +18,7 @@ import type { Kept } from "../guest/kept.ts";
 import type { OwnQemu } from "../guest/own-qemu.ts";
 import type { RestartedStreams } from "../link/restarted-streams.ts";
 import type { MigrationReport } from "../report/migration-report.ts";
+import type { KeptMemory } from "../send/kept-memory.ts";
 import type { OperatorWords } from "./operator-words.ts";
 
 export interface SourceContext {
@@ -50,6 +51,8 @@ export interface SourceContext {
   /** Processor time of this process when the migration began, seconds. The result tells how much was added since. */
   readonly cpuSecondsBefore: number;
   readonly createKernels: (byteLength: number) => PageKernels;
+  /** Keeps the memory of migrations that have ended. @default none is kept */
+  readonly keptMemory?: KeptMemory;
   /** Resolves when the destination has dialled in with this migration's token. */
   readonly dialledIn: () => Promise<ResumingSource>;
   /** The streams that the destination begins again in post-copy. */

@@ -49,6 +49,11 @@ export interface SourceMemory {
 
 /** The most bytes of a memory: WebAssembly's 4 GiB less one of its pages of 64 KiB. */
 const MEMORY_BYTES_MAX = 2 ** 32 - 65536;
+/**
+ * Memories have a multiple of this length, so that the memory of one strategy fits the next migration's, which may need
+ * a little more room. Memory that is never touched costs nothing.
+ */
+const MEMORY_STEP_BYTES = 64 << 20;
 
 /**
  * Makes the memory of a migration.
@@ -73,5 +78,11 @@ export function createSourceMemory(
     const byteLength = bufferBytes - HEAD_ROOM_BYTES;
     buffers.push({ raw: address(raw), encoded: address(raw + bufferBytes), byteLength });
   }
-  return { kernels: createKernels(total), window: address(KERNEL_RESERVED_BYTES), buffers, region: address(region) };
+  const byteLength = Math.min(Math.ceil(total / MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES, MEMORY_BYTES_MAX);
+  return {
+    kernels: createKernels(byteLength),
+    window: address(KERNEL_RESERVED_BYTES),
+    buffers,
+    region: address(region),
+  };
 }

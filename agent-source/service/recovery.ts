@@ -23,6 +23,7 @@ import type { TestFaults } from "../../shared/runtime/test-faults.ts";
 import { doubtful } from "../migration/phases/grant.ts";
 import { keptRecord, type SourceContext, strandedAt } from "../migration/source-context.ts";
 import { isEnd, type SourceState, type State } from "../migration/source-state.ts";
+import type { KeptMemory } from "../send/kept-memory.ts";
 
 export interface SourceAgentParts {
   readonly config: SourceConfig;
@@ -31,6 +32,8 @@ export interface SourceAgentParts {
   readonly journal: Journal<SourceRecord>;
   readonly limits: LinkLimits;
   readonly createKernels: (byteLength: number) => PageKernels;
+  /** Keeps the memory of migrations that have ended. @default none is kept */
+  readonly keptMemory?: KeptMemory | undefined;
   readonly faults: TestFaults;
   /** Called when a migration or a plan begins. */
   readonly onBusy?: () => void;

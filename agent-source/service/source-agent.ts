@@ -4,6 +4,7 @@
  * under way.
  */
 import { randomBytes, timingSafeEqual } from "node:crypto";
+import { defined } from "../../shared/defined.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel, SourceService } from "../../shared/link/link.ts";
 import { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -242,7 +243,7 @@ export class SourceAgent implements SourceService {
   private makeContext(asked: MigrateCall, identity: Identity, chosenBecause = ""): Made {
     const { id, token, sequence, startedAtMs } = identity;
     this.parts.onBusy?.();
-    const { config, clock, log, journal, limits, createKernels, faults } = this.parts;
+    const { config, clock, log, journal, limits, createKernels, keptMemory, faults } = this.parts;
     const call = this.filled(asked);
     const cancel = new AbortController();
     const arrived = deferred<void>();
@@ -277,6 +278,7 @@ export class SourceAgent implements SourceService {
       sequence,
       cpuSecondsBefore: processUsage().cpuSeconds,
       createKernels,
+      ...defined({ keptMemory }),
       dialledIn: async () => {
         if (link === undefined) throw new TypeError("a migration from the journal has no stream");
         await arrived.promise;

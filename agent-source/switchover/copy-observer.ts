@@ -1,7 +1,7 @@
 /**
  * Watches a copy that runs: gathers what the switch policy decides on, passes the policy's decisions on, reports when
- * the copy stalls, and estimates when the migration will end. `backlogMs` and `arenaMs` are read before each page of
- * the first pass; nothing else here runs once per page.
+ * the copy stalls, and estimates when the migration will end. Nothing here runs for each page: `backlogMs` and
+ * `arenaMs` are read for each piece of the first pass that was read.
  */
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";

@@ -68,7 +68,7 @@ const HEAD_START_MS = 450;
 
 /**
  * How long the link takes for `bytes`, which are encoded, and the agents for `pages`, milliseconds. The function takes
- * plain numbers and not an Observation, because it runs before each page of the first pass.
+ * plain numbers and not an Observation, because it runs before each piece of the first pass that was read.
  */
 export const sendingMs = (bytes: number, bytesPerSecond: number, pages: number, microsPerPage: number): number =>
   (1000 * bytes) / Math.max(1, bytesPerSecond) + (pages * microsPerPage) / 1000;

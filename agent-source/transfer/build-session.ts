@@ -8,6 +8,7 @@ import { cpus } from "node:os";
 import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import { pageCountOf } from "../../shared/page/geometry.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
 import { ResumedReader } from "../../shared/qemu/stream/resumed-reader.ts";
 import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
 import { IdleProcessors } from "../../shared/runtime/host/idle-processors.ts";
@@ -65,12 +66,14 @@ export interface SessionParts {
   readonly intake: Intake;
   /** Missing if nothing is compressed. */
   readonly zstd: ZstdPool | undefined;
+  /** The session's memory. */
+  readonly kernels: PageKernels;
 }
 
 export function buildSession(parts: BuildOptions, hooks: SessionEvents): SessionParts {
   const { cx, contract } = parts;
   const options = schedulerOptions(parts);
-  const memory = createSourceMemory(options, cx.createKernels);
+  const memory = createSourceMemory(options, (byteLength) => kernelsFor(cx, byteLength));
   const scheduler = new PrecopyScheduler(memory.kernels, memory.region, options);
   const { chooser, zstd, compress } = makeCompression(parts, hooks.meter, memory);
   const sender: FrameSender = new FrameSender({
@@ -124,9 +127,13 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
     onEnd,
   });
   const reader = makeReader(parts, memory.kernels.memory, capture, postcopy);
-  const intake: Intake = makeIntake(parts, hooks, memory, reader);
-  return { scheduler, chooser, sender, postcopy, capture, intake, zstd };
+  const intake: Intake = makeIntake(parts, hooks, memory, reader, () => capture.mayRead());
+  return { scheduler, chooser, sender, postcopy, capture, intake, zstd, kernels: memory.kernels };
 }
+
+/** Takes the memory of a session before, where one is kept, or makes a new one. */
+const kernelsFor = ({ keptMemory, createKernels }: BuildOptions["cx"], byteLength: number): PageKernels =>
+  keptMemory?.take(byteLength) ?? createKernels(byteLength);
 
 /** Makes what compresses, and what chooses how strongly. */
 function makeCompression(
@@ -210,8 +217,10 @@ function makeIntake(
   { onQemuFault: onFault }: SessionEvents,
   { kernels, window }: SourceMemory,
   reader: StreamParser,
+  mayRead: () => boolean,
 ): Intake {
-  return new Intake({ memory: kernels.memory, window, windowBytes: WINDOW_BYTES, reader, clock: cx.clock, onFault });
+  const { memory } = kernels;
+  return new Intake({ memory, window, windowBytes: WINDOW_BYTES, reader, mayRead, clock: cx.clock, onFault });
 }
 
 /**

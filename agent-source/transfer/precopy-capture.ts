@@ -144,6 +144,11 @@ export class PrecopyCapture implements StreamSink {
     return pageCount === 0 ? 0 : this.parts.scheduler.heat.seenPages / pageCount;
   }
 
+  /** Asked before each piece of the stream that was read. @returns false to leave it unread until resumeIntake() */
+  mayRead(): boolean {
+    return !this.hold.beforeRead();
+  }
+
   // ── StreamSink ──
 
   prologue(start: number, end: number): void {
@@ -160,7 +165,6 @@ export class PrecopyCapture implements StreamSink {
 
   page(page: number, at: number): boolean {
     const { scheduler, sender } = this.parts;
-    if (this.hold.beforeFirst()) return false;
     if (!scheduler.capture(pageIndex(page), address(at))) {
       sender.pump();
       if (!scheduler.capture(pageIndex(page), address(at))) return this.waitForRoom();
@@ -171,7 +175,6 @@ export class PrecopyCapture implements StreamSink {
 
   zeroPage(page: number): boolean {
     const { scheduler, sender } = this.parts;
-    if (this.hold.beforeFirst()) return false;
     if (!scheduler.captureZero(pageIndex(page))) {
       sender.pump();
       if (!scheduler.captureZero(pageIndex(page))) return this.waitForRoom();

@@ -14,6 +14,7 @@ import type { Logger } from "../../shared/runtime/log/log.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Agreed } from "../guest/look-at-guest.ts";
 import type { RunState } from "../guest/run-state.ts";
+import type { KeptMemory } from "../send/kept-memory.ts";
 import type { Observation } from "../switchover/observation.ts";
 
 /** What a session needs to know of its migration. */
@@ -24,13 +25,15 @@ interface SessionContext {
   readonly clock: Clock;
   readonly log: Logger;
   readonly createKernels: (byteLength: number) => PageKernels;
+  /** Keeps the memory of sessions. @default none is kept */
+  readonly keptMemory?: KeptMemory;
   /** Aborted with the fault when the operator cancels or the agent stops. */
   readonly cancelled: AbortSignal;
 }
 
 /** What the parts of a session are built from. The warm-up has these without a guest. */
 export interface BuildOptions {
-  readonly cx: Pick<SessionContext, "config" | "call" | "clock" | "log" | "createKernels">;
+  readonly cx: Pick<SessionContext, "config" | "call" | "clock" | "log" | "createKernels" | "keptMemory">;
   /** The RAM blocks of the guest, as QMP named them. */
   readonly ramBlocks: readonly RamBlock[];
   readonly contract: SessionContract;

@@ -8,6 +8,7 @@
 import type { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { SavedSettings, SourcePostcopy } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { Clock, Timer } from "../../shared/runtime/clock.ts";
@@ -26,6 +27,7 @@ import { ASK_EVERY_MS, SilenceDetector } from "../link/silence-detector.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import { shallowFrameBytes } from "../send/credit.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
+import type { KeptMemory } from "../send/kept-memory.ts";
 import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { Decision } from "../switchover/observation.ts";
 import { buildSession } from "./build-session.ts";
@@ -96,6 +98,9 @@ export class TransferSession {
   private committed = false;
   private readonly abort = new AbortController();
   private readonly zstd: ZstdPool | undefined;
+  private readonly keptMemory: KeptMemory | undefined;
+  /** The session's memory, until it is given back. */
+  private kernels: PageKernels | undefined;
   /** True once stop() was called: faults count no more. */
   private closed = false;
   private readonly watch: SilenceDetector;
@@ -150,6 +155,8 @@ export class TransferSession {
     this.capture = assembly.capture;
     this.intake = assembly.intake;
     this.zstd = assembly.zstd;
+    this.kernels = assembly.kernels;
+    this.keptMemory = cx.keptMemory;
     this.inbox.postcopy = this.postcopy;
   }
 
@@ -301,5 +308,14 @@ export class TransferSession {
     this.sender.stop();
     await this.intake.close();
     await this.zstd?.release();
+    this.giveMemoryBack();
+  }
+
+  /** Keeps the memory for the next session, unless a fault has ended this one: nobody knows what refers to it then. */
+  private giveMemoryBack(): void {
+    const { kernels, keptMemory } = this;
+    this.kernels = undefined;
+    if (kernels === undefined || this.signal.aborted) return;
+    void keptMemory?.put(kernels, this.scheduler.pages.usedEnd);
   }
 }

@@ -161,7 +161,7 @@ function assemblyParts({ config, clock, log, createKernels }: WarmUpOptions, { s
   const compression = transfer.zstdWorkers === 0 ? "off" : OPTIONS.compression;
   const call = { guest: "rehearsal", to: source.peer, options: { ...OPTIONS, compression } };
   return {
-    cx: { config: { ...config, memory: MEMORY, transfer }, call, clock, log, createKernels },
+    cx: { config: { ...config, memory: { ...config.memory, ...MEMORY }, transfer }, call, clock, log, createKernels },
     ramBlocks: simulatedBlocks(PAGES),
     contract: CONTRACT,
     channel: source,

@@ -130,6 +130,11 @@ export class PageStore {
     return true;
   }
 
+  /** Where the memory ends that the store has written to. */
+  get usedEnd(): Address {
+    return this.slots.addressOf(this.slots.used);
+  }
+
   /** How many more pages with content may become pending. */
   get pendingRoom(): number {
     return this.pendingSlots - this.pendingCount;

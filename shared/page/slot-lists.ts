@@ -32,6 +32,8 @@ export class SlotLists {
   /** The sentinel of each list, by group and class. fade() gives sentinels to other classes. */
   private readonly sentinels: Int32Array;
   private freeHead = -1;
+  /** How many slots were ever taken. These are the lowest ones. */
+  used = 0;
 
   /** Lays the slots in [start, start + slotCount * 4096); all of them are free. */
   constructor(start: Address, slotCount: number) {
@@ -68,6 +70,7 @@ export class SlotLists {
     const slot = this.freeHead;
     if (slot < 0) return -1;
     this.freeHead = this.next[slot]!;
+    if (slot >= this.used) this.used = slot + 1;
     this.page[slot] = page;
     this.append(slot, group, heatClass);
     return slot;

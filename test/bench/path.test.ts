@@ -23,7 +23,7 @@ t.test("a life of both halves moves every page of each pass", async (t) => {
   const dump = Buffer.from(Uint32Array.from({ length: (64 * PAGE_SIZE) / 4 }, next).buffer);
   const stream = writeStream(folder, dump, PAGES, "other");
   for (const tls of [false, true]) {
-    const task = { folder, pages: PAGES, compression: "off", tls } as const;
+    const task = { folder, pages: PAGES, compression: "off", tls, keep: true } as const;
     const life = await Life.start(packageRoot(), { folder, passes: PASSES }, task);
     for (const which of ["first", "later"]) {
       const { guestBytes, wireBytes, source, destination } = await life.migrate(stream);

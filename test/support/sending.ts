@@ -13,6 +13,7 @@ import { frameBufferBytes, PageFrameReader } from "../../shared/codec/page-frame
 import type { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
 import { KERNEL_RESERVED_BYTES } from "../../shared/page/kernel-memory.ts";
+import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { FrameKind } from "../../shared/protocol/stream-messages.ts";
 import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
@@ -32,6 +33,8 @@ export interface SendingOptions {
   readonly creditWindowBytes?: number;
   /** True if frames of pages wait until the test says that they were compressed. @default false */
   readonly compressed?: boolean;
+  /** Makes the memory. @default new memory, which is zero */
+  readonly createKernels?: (byteLength: number) => PageKernels;
   /** @default the host's clock */
   readonly clock?: Clock;
   /** Called when pages have left the arena. */
@@ -63,11 +66,12 @@ export function sending({
   frameBytes = 4 * PAGE_SIZE,
   creditWindowBytes = 64 << 20,
   compressed = false,
+  createKernels = loadKernels,
   clock = systemClock,
   onRoom = () => undefined,
 }: SendingOptions = {}) {
   const options = { pageCount, delta: true, reorder: true, pendingSlots, baseSlots: 100, frameBytes };
-  const { kernels, buffers, region, window } = createSourceMemory(options, loadKernels);
+  const { kernels, buffers, region, window } = createSourceMemory(options, createKernels);
   const scheduler = new PrecopyScheduler(kernels, region, options);
   const meter = new LinkMeter();
   const frames: SentFrame[] = [];

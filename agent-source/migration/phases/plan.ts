@@ -22,7 +22,7 @@ const PROGRAM_BYTES = 208 << 20;
  * refuses for it, together with the reasons of the destination.
  */
 export async function plan(_state: State<"planned">, cx: SourceContext): Promise<State<"negotiating">> {
-  await orAborted(memoryReturned(PROGRAM_BYTES), cx.cancelled);
+  await orAborted(memoryReturned(PROGRAM_BYTES + (cx.keptMemory?.bytes ?? 0)), cx.cancelled);
   const definition = await loadGuest(cx.call.guest, cx.config);
   const qmp = await QmpClient.connect(
     definition.qmp,

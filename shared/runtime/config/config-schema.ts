@@ -197,6 +197,11 @@ export const sourceSchema = () => ({
       "64MiB",
       "Budget of a migration for the pages that wait to be sent; when it is full, QEMU waits and the guest runs on",
     ),
+    keep: text(
+      "off",
+      "auto, on or off",
+      "Keep the memory of a migration, cleared, for the next one, ten minutes at most; auto: where memory that is touched for the first time is dear",
+    ),
   },
   transfer: {
     frameBytes: size("512KiB", "Pages that travel as one message; 64KiB to 1MiB is sensible"),

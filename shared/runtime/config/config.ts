@@ -68,7 +68,11 @@ interface LinkConfig {
 export interface SourceConfig extends CommonConfig {
   /** Empty where every destination is allowed. */
   readonly destinationsAllowed: readonly string[];
-  readonly memory: { readonly baseCacheBytes: number; readonly arenaBytes: number };
+  readonly memory: {
+    readonly baseCacheBytes: number;
+    readonly arenaBytes: number;
+    readonly keep: "auto" | "on" | "off";
+  };
   readonly transfer: {
     readonly frameBytes: number;
     readonly creditWindowBytes: number;
@@ -122,6 +126,7 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
     memory: Object.freeze({
       baseCacheBytes: parseByteSize(memory.baseCache),
       arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20),
+      keep: oneOf("memory.keep", memory.keep, ["auto", "on", "off"]),
     }),
     transfer: Object.freeze({
       frameBytes: between("transfer.frameBytes", parseByteSize(transfer.frameBytes), 16 << 10, 4 << 20),

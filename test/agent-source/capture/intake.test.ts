@@ -15,6 +15,8 @@ import { type FakeStream, fakeStream } from "../../support/fake-stream.ts";
 
 const WINDOW_AT = 4096;
 const WINDOW_BYTES = 1 << 20;
+/** One of this many pieces is left unread for a turn of the event loop. */
+const LEFT_EACH = 3;
 
 /** Records what it is given, and refuses every `refuseEach`-th page, as a sink with a full arena does. */
 class RecordingSink implements StreamSink {
@@ -70,12 +72,18 @@ async function session(
   const memory = new Uint8Array(new SharedArrayBuffer(WINDOW_AT + WINDOW_BYTES));
   const failed = deferred<never>();
   const onFault = (fault: MigrationFault): void => failed.reject(fault);
+  let asked = 0;
   const sink = new RecordingSink(memory, refuseEach, () => setImmediate(() => intake.resume()));
   const intake = new Intake({
     memory,
     window: address(WINDOW_AT),
     windowBytes: WINDOW_BYTES,
     reader: new StreamReader(memory, sink),
+    mayRead: () => {
+      if (++asked % LEFT_EACH !== 0) return true;
+      setImmediate(() => intake.resume());
+      return false;
+    },
     clock: new FakeClock(),
     onFault,
   });

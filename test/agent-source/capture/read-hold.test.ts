@@ -46,9 +46,9 @@ t.test("the first pass is read only as the link needs its pages", async (t) => {
   const { hold, at } = fixture();
   at.firstPassDone = false;
   at.backlogMs = 20;
-  t.notOk(hold.beforeFirst());
+  t.notOk(hold.beforeRead());
   at.backlogMs = 500;
-  t.ok(hold.beforeFirst());
+  t.ok(hold.beforeRead());
   hold.lookAgain();
   t.equal(at.resumed, 0);
   at.backlogMs = 20;
@@ -56,7 +56,7 @@ t.test("the first pass is read only as the link needs its pages", async (t) => {
   t.equal(at.resumed, 1);
   at.backlogMs = 500;
   at.firstPassDone = true;
-  t.notOk(hold.beforeFirst(), "later passes are held only at their ends");
+  t.notOk(hold.beforeRead(), "later passes are held only at their ends");
 });
 
 t.test(
@@ -91,11 +91,11 @@ t.test("the last pages, and the pages of a guest that stands still, are held onl
   const { hold, at } = fixture();
   at.backlogMs = 500;
   hold.phase = "closing";
-  t.notOk(hold.beforeFirst());
+  t.notOk(hold.beforeRead());
   hold.phase = "paced";
   at.firstPassDone = false;
   at.still = true;
-  t.notOk(hold.beforeFirst());
+  t.notOk(hold.beforeRead());
   t.notOk(hold.afterSection(300, true, false));
 });
 

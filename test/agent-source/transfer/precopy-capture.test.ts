@@ -127,13 +127,14 @@ t.test("a page that finds the arena full is left unread until pages have left th
   t.ok(offer(taken, 100) > 0);
 });
 
-t.test("a page of the first pass is left unread while the link has enough to do", async (t) => {
+t.test("the first pass is left unread, piece by piece, while the link has enough to do", async (t) => {
   const { capture, setup, offer, calls, meter, acknowledge, clock } = precopyCapturing({
     creditWindowBytes: 4 * PAGE_SIZE,
   });
   meter.probed(4 << 20);
   capture.layout(setup);
-  const taken = offer(0, PAGES);
+  let taken = 0;
+  while (capture.mayRead()) taken += offer(taken, taken + 10);
   t.ok(taken > 50 && taken < 250, `${taken} pages, which take the link more than 100 ms`);
   for (let round = 0; calls.resumed === 0 && round < 100; round++) {
     await clock.advance(10);
@@ -141,7 +142,7 @@ t.test("a page of the first pass is left unread while the link has enough to do"
     await turn();
   }
   t.equal(calls.resumed, 1, "the link is not to run idle");
-  t.equal(offer(taken, taken + 1), 1);
+  t.ok(capture.mayRead());
 });
 
 t.test("after the first pass QEMU syncs no more often than the agent reads a drained section", async (t) => {

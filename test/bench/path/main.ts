@@ -33,6 +33,7 @@ const values = benchmark("bench:path")
   .option("--passes <n>", "passes of a migration", argument(wholeNumber), 2)
   .option("--zstd <level>", "compress with this level, as -8", Number)
   .option("--tls", "secure the link by mutual TLS")
+  .option("--keep", "keep the source's memory for the next migration")
   .option("--change <what>", `how the second pass differs: ${CHANGES.join(" or ")}`, "other")
   .option("--json", "print every migration as a line of JSON instead of a table")
   .parse()
@@ -44,6 +45,7 @@ const values = benchmark("bench:path")
     passes: number;
     zstd?: number;
     tls?: true;
+    keep?: true;
     change: Change;
     json?: true;
   }>();
@@ -55,7 +57,13 @@ try {
   const pages = values.mib * PAGES_A_MIB;
   const stream = writeStream(folder, await guestDump(), pages, values.change);
   const bench: Bench = { folder, passes: values.passes };
-  const task: Task = { folder, pages, compression: values.zstd ?? "off", tls: values.tls ?? false };
+  const task: Task = {
+    folder,
+    pages,
+    compression: values.zstd ?? "off",
+    tls: values.tls ?? false,
+    keep: values.keep ?? false,
+  };
   const roots = [packageRoot(), ...(values.beside === undefined ? [] : [resolve(values.beside)])];
   const lives = roots.map((root) => ({ root, first: [] as Migrated[], later: [] as Migrated[] }));
   for (let round = 0; round < values.rounds; round++)

@@ -18,6 +18,8 @@ export interface Task {
   /** "off", or a level of zstd. */
   readonly compression: "off" | number;
   readonly tls: boolean;
+  /** True if the source keeps the memory of a migration for the next one (memory.keep=on). */
+  readonly keep: boolean;
 }
 
 /** Tells source.js to begin a migration. It answers with Begun, and with Ended when the destination has everything. */

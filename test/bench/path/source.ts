@@ -5,8 +5,11 @@
  */
 import { LinkMeter } from "../../../agent-source/link/link-meter.ts";
 import { PeerInbox } from "../../../agent-source/link/peer-inbox.ts";
-import { buildSession } from "../../../agent-source/transfer/build-session.ts";
+import { KeptMemory } from "../../../agent-source/send/kept-memory.ts";
+import { buildSession, type SessionParts } from "../../../agent-source/transfer/build-session.ts";
 import { retainedBytes } from "../../../agent-source/transfer/session-options.ts";
+import { defined } from "../../../shared/defined.ts";
+import type { MigrationFault } from "../../../shared/fault.ts";
 import { serveSource } from "../../../shared/link/grpc/grpc-server.ts";
 import { ResumingSource } from "../../../shared/link/resume/resuming-source.ts";
 import type { MigrateOptions } from "../../../shared/protocol/report.ts";
@@ -38,6 +41,7 @@ const options: MigrateOptions = {
   verify: false,
   sharedDisksUnchecked: false,
 };
+const keptMemory = task.keep ? new KeptMemory(systemClock, () => undefined) : undefined;
 const log = createLogger("bench", "silent");
 let current: ResumingSource | undefined;
 
@@ -45,6 +49,38 @@ const listener = await serveSource(
   sourceService({ acceptTransfer: (hello, channel) => current?.attach(hello, channel) }),
   { listen: ["127.0.0.1:0"], limits: linkLimits(task, "alpha") },
 );
+
+/** Joins the parts of a migration, for a guest that always runs and a link that is always up. */
+const build = (
+  channel: ResumingSource,
+  meter: LinkMeter,
+  onFault: (fault: MigrationFault) => void,
+  onEnd: () => void,
+): SessionParts =>
+  buildSession(
+    {
+      cx: {
+        ...{ config, log, clock: systemClock, createKernels: loadKernels },
+        ...defined({ keptMemory }),
+        call: { guest: "bench", to: "", options },
+      },
+      ramBlocks: layoutOf(task.pages),
+      contract: CONTRACT,
+      channel,
+      runs: { standsStill: false },
+    },
+    {
+      meter,
+      linkIsDown: () => false,
+      onDecision: () => undefined,
+      onPackaged: () => undefined,
+      onStopped: () => undefined,
+      onRead: () => undefined,
+      onEnd,
+      onFault,
+      onQemuFault: onFault,
+    },
+  );
 
 async function migrate({ streamPath }: SourceOrder): Promise<void> {
   const before = usageNow();
@@ -58,26 +94,7 @@ async function migrate({ streamPath }: SourceOrder): Promise<void> {
     // destination.ts ends the stream by a failure, the last message that takes no guest's start
     if (fault.code !== "peer-failed") failed.reject(fault);
   });
-  const session = buildSession(
-    {
-      cx: { config, call: { guest: "bench", to: "", options }, clock: systemClock, log, createKernels: loadKernels },
-      ramBlocks: layoutOf(task.pages),
-      contract: CONTRACT,
-      channel,
-      runs: { standsStill: false },
-    },
-    {
-      meter,
-      linkIsDown: () => false,
-      onDecision: () => undefined,
-      onPackaged: () => undefined,
-      onStopped: () => undefined,
-      onRead: () => undefined,
-      onEnd: () => ended.resolve(),
-      onFault: failed.reject,
-      onQemuFault: failed.reject,
-    },
-  );
+  const session = build(channel, meter, failed.reject, ended.resolve);
   let wireBytes = 0;
   inbox.onAck = ({ sequence, appliedBytes }) => {
     wireBytes = appliedBytes;
@@ -99,6 +116,7 @@ async function migrate({ streamPath }: SourceOrder): Promise<void> {
   session.sender.stop();
   await session.intake.close();
   await session.zstd?.release();
+  await keptMemory?.put(session.kernels, session.scheduler.pages.usedEnd);
   current = undefined;
   process.send?.(await endedSince(before, wireBytes));
 }

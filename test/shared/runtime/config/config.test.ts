@@ -41,7 +41,7 @@ t.test("the defaults of the source are those of its documentation, converted and
     link: { giveUpAfterMs: 60_000, keepAliveMs: 2000, finalGiveUpAfterMs: 5000, doubtAfterMs: 10_000 },
     onShutdown: "abort",
     faults: [],
-    memory: { baseCacheBytes: 256 << 20, arenaBytes: 64 << 20 },
+    memory: { baseCacheBytes: 256 << 20, arenaBytes: 64 << 20, keep: "off" },
     transfer: { frameBytes: 512 << 10, creditWindowBytes: 16 << 20, syncRate: 20, zstdWorkers: 1 },
     downtimeTargetMs: 300,
     handshakeTimeoutMs: 60_000,
