@@ -57,8 +57,8 @@ export class GuestMonitor {
   private readonly places: KeeperPlaces | undefined;
   private readonly clock: Clock;
   /**
-   * The keeper that waits to be told to begin. Undefined once it was told so, or was dismissed: it may then be given to
-   * another QEMU.
+   * The keeper process that was taken for this QEMU and was not told yet to connect to its monitor. Undefined once it
+   * was told so, and once it was dismissed. A dismissed keeper may be given to another QEMU.
    */
   private waiting: KeeperProcess | undefined;
   /** True once a keeper holds QEMU's own socket. */

@@ -33,8 +33,8 @@ export interface FirstLookParts {
 
 export interface FirstLook {
   /**
-   * This host's definition of the guest; undefined where the caller may not bring the guest, where there is no
-   * definition that can be used, or where the offer is of another one.
+   * This host's definition of the guest. Undefined where the caller may not bring the guest, where this host has no
+   * definition that can be used, or where its definition differs from the one that the source offers.
    */
   readonly definition: GuestDefinition | undefined;
   /** Every reason against the offer that is known so far. */

@@ -25,7 +25,10 @@ import type { SourceContext } from "./source-context.ts";
 
 /** How long QEMU may take to go through its resumed stream, and then to leave its migration; milliseconds for each. */
 const ANSWERS_WITHIN_MS = 10_000;
-/** Milliseconds. The pause is short, since the guest stands still until QEMU has left its migration. */
+/**
+ * How long to wait before QEMU is asked again whether it has left its migration, milliseconds. The time is short, since
+ * the guest stands still until QEMU has left.
+ */
 const LEAVES_POLL_MS = 2;
 /**
  * Room for the bytes that QEMU has written and that were not read yet, bytes. QEMU writes only commands, since it is

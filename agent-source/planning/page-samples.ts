@@ -36,7 +36,7 @@ export interface DeltaSample {
   readonly bytes: number;
   /** Where some of the deltas lie, one after the other, as zstd would be given them. */
   readonly at: Address;
-  /** Bytes of the deltas at `at`. */
+  /** The total length of the deltas that lie at `at`, bytes. */
   readonly length: number;
 }
 

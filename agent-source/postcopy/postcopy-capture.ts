@@ -59,7 +59,7 @@ type Phase = "precopy" | "discarding" | "packaged" | "flowing";
 
 /**
  * The most pages that QEMU was asked for or that wait for the link. A page for which the guest waits may queue behind
- * these pages. 512 and 1024 brought nothing that was kept (docs/design/post-copy.md#constants).
+ * these pages. Limits of 512 and of 1024 pages were tried and not adopted (docs/design/post-copy.md#constants).
  */
 const LOOKAHEAD_PAGES = 256;
 /** The fewest pages that are worth asking QEMU for. */
@@ -80,7 +80,10 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
   private readonly push: ActivePush;
   private requests = new PageRequests([]);
   private ramSectionId = 0;
-  /** False for a QEMU that sends everything again from the first page: it answers no requests. */
+  /**
+   * False when QEMU's migration was begun anew and not resumed: QEMU then sends all its pages in its own order, from
+   * the first one, and answers no requests for pages.
+   */
   private takesRequests = true;
   /** The package after its length, as far as it has come. */
   private device: Uint8Array = new Uint8Array(0);

@@ -9,8 +9,8 @@ import { returnMemory } from "../../shared/runtime/v8/return-memory.ts";
 import { KeptMemory } from "../send/kept-memory.ts";
 
 /**
- * From which cost of a page that is touched for the first time memory is kept with `auto`, microseconds. To clear a
- * page takes 0.4.
+ * With the setting `auto`, memory is kept where the first touch of a page takes at least this long, microseconds.
+ * Clearing a page, which kept memory needs instead, takes 0.4 microseconds.
  */
 const DEAR_MICROS = 2;
 

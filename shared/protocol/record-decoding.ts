@@ -72,9 +72,9 @@ function decodeReason(value: unknown): { code: string; message: string } | undef
 }
 
 /**
- * Reads a record of a destination, as decodeSourceRecord() reads one of a source. The version before wrote the process
- * as `qemuPid` and `qemuProcess`, and wrote no source. The source's address then comes from the note of post-copy, or
- * is empty.
+ * Reads a destination agent's journal record, as decodeSourceRecord() reads one of a source agent. The previous version
+ * of Ferry wrote the QEMU process as `qemuPid` and `qemuProcess` and not as `qemu`, and it wrote no `source`. Where
+ * `source` is missing, the source's address is taken from `postcopy.sourceAddress`, or is empty without that.
  */
 export function decodeDestinationRecord(value: unknown): DestinationRecord | undefined {
   const given = fields(value);

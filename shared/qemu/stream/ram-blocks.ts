@@ -76,13 +76,13 @@ export class RamBlocks {
     return start % PAGE_SIZE === 0 && byteLength % PAGE_SIZE === 0 ? block.firstPage + start / PAGE_SIZE : -1;
   }
 
-  /** Says why rangeAt() has no number. */
+  /** Describes, for an error message, a range for which rangeAt() has returned -1 and not the number of a page. */
   whyNoRange(start: number, byteLength: number, block: PlacedBlock | undefined = this.current): string {
     if (block === undefined) return "pages without a RAM block";
     return `${byteLength} bytes at offset ${start} of RAM block ${block.name}, which has ${block.byteLength}`;
   }
 
-  /** Says why pageAt() has no number. */
+  /** Describes, for an error message, an offset for which pageAt() has returned -1 and not the number of a page. */
   whyNone(offset: number): string {
     const block = this.current;
     if (block === undefined) return "a page without a RAM block";

@@ -22,7 +22,7 @@ export interface ResumedSink extends RecordSink {
   ping(value: number): void;
   /** QEMU asks which pages of the block the destination has, and waits for the answer. Called once for each block. */
   bitmapWanted(block: PlacedBlock): void;
-  /** QEMU has all the answers, and waits for RESUME_ACK. */
+  /** QEMU knows for every RAM block which pages the destination has, and waits for RESUME_ACK on its return path. */
   resumed(): void;
   /** A RAM section has ended. @returns false to stop the reader before the next section */
   partEnd(): boolean;
