@@ -4,7 +4,7 @@
  * of its callers is in callers/authorise.ts.
  */
 import { isIP } from "node:net";
-import { checkServerIdentity, type PeerCertificate } from "node:tls";
+import { checkServerIdentity, type PeerCertificate, type SecureContext } from "node:tls";
 import { type ChannelCredentials, type ChannelOptions, credentials } from "@grpc/grpc-js";
 import { isLoopback, parseAddress, withoutZone } from "../../address.ts";
 import { MigrationFault } from "../../fault.ts";
@@ -116,15 +116,28 @@ export const operatorSecurity = (current: KeyMaterial): TlsSecurity => ({
 /** The security of an operator without a certificate. The agent decides whether it serves such an operator. */
 export const OPERATOR_IN_CLEAR: ClearSecurity = { kind: "clear", insecure: true, sockets: "any" };
 
+/** How a server is called over TLS. */
+export interface TlsCall {
+  readonly context: SecureContext;
+  /** The name of the server that is asked for. */
+  readonly serverName: string;
+  /** Judges the certificate of the server. @returns why the server is not accepted */
+  readonly verify: (certificate: PeerCertificate) => Error | undefined;
+}
+
+/** How an address is called, by whatever client. */
+export interface CallTerms {
+  readonly dialled: Dialled;
+  /** Undefined where the address is called in clear. */
+  readonly tls: TlsCall | undefined;
+}
+
 /**
- * Returns how to call an address.
+ * Returns how to call an address. Each connection has terms of its own.
  * @throws MigrationFault `configuration` for an address that must not be called in clear, `not-authorised` for a unix
  *   socket that may not be called, and the fault of `only` for a unix socket, since a socket shows no name
  */
-export function callWith(
-  text: string,
-  security: LinkSecurity,
-): { credentials: ChannelCredentials; options: ChannelOptions; dialled: Dialled } {
+export function termsFor(text: string, security: LinkSecurity): CallTerms {
   const address = parseAddress(text);
   const dialled: Dialled = { address: text, refused: undefined };
   if (security.kind === "tls" && address.kind === "unix" && security.only !== undefined)
@@ -135,20 +148,34 @@ export function callWith(
       throw new MigrationFault("configuration", `${text} would be called in clear: there is no TLS here`, {
         advice: IN_CLEAR_ADVICE,
       });
-    return { credentials: credentials.createInsecure(), options: {}, dialled };
+    return { dialled, tls: undefined };
   }
   // no certificate has a zone, which is this host's own name for the way to the other host
   const host = withoutZone(address.host);
-  const verify = (_: string, certificate: PeerCertificate): Error | undefined => {
+  const verify = (certificate: PeerCertificate): Error | undefined => {
     dialled.refused = distrust(text, host, certificate, security);
     if (dialled.refused !== undefined) security.log?.warn({ fault: dialled.refused, peer: text }, "refused");
     return dialled.refused;
   };
+  const serverName = isIP(host) === 0 ? host : NO_SERVER_NAME;
+  return { dialled, tls: { context: security.certificates.current.context, serverName, verify } };
+}
+
+/**
+ * Returns how gRPC's library is to call an address.
+ * @throws the faults of termsFor()
+ */
+export function callWith(
+  text: string,
+  security: LinkSecurity,
+): { credentials: ChannelCredentials; options: ChannelOptions; dialled: Dialled } {
+  const { dialled, tls } = termsFor(text, security);
+  if (tls === undefined) return { credentials: credentials.createInsecure(), options: {}, dialled };
   return {
-    credentials: credentials.createFromSecureContext(security.certificates.current.context, {
-      checkServerIdentity: verify,
+    credentials: credentials.createFromSecureContext(tls.context, {
+      checkServerIdentity: (_, certificate) => tls.verify(certificate),
     }),
-    options: isIP(host) === 0 ? {} : { "grpc.ssl_target_name_override": NO_SERVER_NAME },
+    options: tls.serverName === NO_SERVER_NAME ? { "grpc.ssl_target_name_override": NO_SERVER_NAME } : {},
     dialled,
   };
 }
