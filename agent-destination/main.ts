@@ -35,6 +35,7 @@ async function start(): Promise<RunningAgent> {
     messageBytes: 8 << 20,
     keepAliveMs: config.link.keepAliveMs,
     security: openSecurity(config, log),
+    byHand: config.link.byHand,
   };
   await checkOpenFiles(config);
   // the directories are locked and the addresses bound before the journal is read, so that a second agent finds the

@@ -45,9 +45,11 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     callers: ["shared", "", "tls", "wire", ...runtime("", "config", "guest", "log")],
     resume: ["shared", "", "wire", "shared/protocol", "shared/runtime"],
     listen: ["shared", "tls", "wire", "callers", ...runtime("", "agent", "files", "host")],
+    h2: ["shared", "", "tls", "wire", "listen", "shared/runtime"],
     grpc: [
       "shared",
       "",
+      "h2",
       "tls",
       "wire",
       "callers",

@@ -3,7 +3,7 @@
  * are on it.
  */
 import { MigrationFault } from "../../shared/fault.ts";
-import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
+import { diallerOf } from "../../shared/link/grpc/grpc-link.ts";
 import type { LinkLimits } from "../../shared/link/link.ts";
 import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import type { Offer } from "../../shared/protocol/messages.ts";
@@ -50,7 +50,7 @@ async function answerUntilMeasured(
     migrationId,
     token,
     clock,
-    dial: () => dialSource(sourceAddress, limits),
+    dial: diallerOf(sourceAddress, limits),
   });
   const end = ({ code, message }: MigrationFault): void => {
     channel.send({ kind: "failure", code, message, refusedToken: new Uint8Array() });

@@ -6,7 +6,7 @@
 
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
-import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
+import { diallerOf } from "../../shared/link/grpc/grpc-link.ts";
 import { ResumingDestination } from "../../shared/link/resume/resuming-destination.ts";
 import { pageCountOf } from "../../shared/page/geometry.ts";
 import type { RamBlock } from "../../shared/protocol/messages.ts";
@@ -54,7 +54,7 @@ export async function recoverPostcopy(
     peer: postcopy.sourceAddress,
     migrationId: cx.id,
     token: cx.token,
-    dial: () => dialSource(postcopy.sourceAddress, cx.limits),
+    dial: diallerOf(postcopy.sourceAddress, cx.limits),
     restarted: true,
   });
   channel.onChange = (connected) =>

@@ -55,6 +55,12 @@ export interface ReplayOptions {
   readonly corruptPage: boolean;
 }
 
+const copyOf = (frame: Frame): Frame => ({
+  ...frame,
+  checksum: Buffer.from(frame.checksum),
+  body: Buffer.from(frame.body),
+});
+
 /** Writes the frames of one transfer stream to one QEMU. */
 export class Replay implements RecordSink {
   /** The number of the last frame that was taken. */
@@ -161,6 +167,8 @@ export class Replay implements RecordSink {
       throw invalid(`${this.waitingBytes} bytes that were not applied yet; agreed on ${creditWindowBytes}`);
     this.queue.push(frame);
     this.run();
+    // the memory of a frame is the link's again when this call returns
+    if (this.queue.at(-1) === frame) this.queue[this.queue.length - 1] = copyOf(frame);
   }
 
   /**

@@ -155,7 +155,18 @@ export interface LinkLimits {
   readonly keepAliveMs?: number;
   /** How both ends prove who they are. @default in clear, over unix sockets only */
   readonly security?: LinkSecurity;
+  /**
+   * Whether the client that pulls speaks HTTP/2 by itself (shared/link/h2/), and not by grpc-js.
+   * @default true
+   */
+  readonly byHand?: boolean;
 }
 
 /** The default of `keepAliveMs` in LinkLimits, milliseconds. */
 export const KEEP_ALIVE_MS = 2000;
+/**
+ * The most messages that wait for a peer that does not read. One more closes the channel, so that a peer that asks and
+ * does not read cannot make this agent grow. Only answers and acknowledgements of some 30 bytes each are sent without
+ * waiting for drained(), and a peer that reads never leaves more than tens of them unread.
+ */
+export const QUEUED_MESSAGES_MAX = 4096;

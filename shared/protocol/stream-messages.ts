@@ -26,7 +26,10 @@ export interface Frame {
   readonly rawLength: number;
   /** XXH64 of the body before `codec` was applied, 8 bytes, little endian. */
   readonly checksum: Uint8Array;
-  /** When received: a view that is valid only until the handler returns. A handler that needs it longer copies it. */
+  /**
+   * When received: a view that is valid only until the handler returns, as `checksum` is. A handler that needs them
+   * longer copies them.
+   */
   readonly body: Uint8Array;
   /**
    * When sent: how many bytes before the body, in the same memory, the link may overwrite until the frame was taken. If

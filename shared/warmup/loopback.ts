@@ -76,10 +76,10 @@ const refuse = (): never => {
  */
 export async function openLoopback(
   path: string,
-  { receiveWindowBytes, messageBytes }: LinkLimits,
+  { receiveWindowBytes, messageBytes, byHand = true }: LinkLimits,
   signal: AbortSignal,
 ): Promise<Loopback> {
-  const limits = { receiveWindowBytes, messageBytes };
+  const limits = { receiveWindowBytes, messageBytes, byHand };
   const [address, peerAddress] = [`unix:${path}`, `unix:${path}-peer`];
   const source = new ResumingSource({ peer: address, patienceMs: 0 });
   let view: (() => MigrationView) | undefined;

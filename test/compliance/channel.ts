@@ -1,12 +1,10 @@
 /**
  * Tests what both ends of every Channel have to do (shared/link/link.ts). The same suite runs against each transport.
  */
-import type t from "tap";
+import type { Test } from "tap";
 import { MigrationFault } from "../../shared/fault.ts";
 import type { Channel, DestinationChannel, SourceChannel } from "../../shared/link/link.ts";
 import type { DestinationMessage, Frame, SourceMessage } from "../../shared/protocol/stream-messages.ts";
-
-type Test = typeof t;
 
 /** The two ends of one stream, after the hello. */
 export interface ChannelPair {

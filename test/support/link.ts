@@ -1,5 +1,6 @@
 /** Services for both agents' servers that do what a test wants, and a network between the agents that can be cut. */
 import { connect, createServer, type Socket } from "node:net";
+import { parseAddress } from "../../shared/address.ts";
 import { MigrationFault } from "../../shared/fault.ts";
 import { dialSource } from "../../shared/link/grpc/grpc-link.ts";
 import { type ServeOptions, serveSource } from "../../shared/link/grpc/grpc-server.ts";
@@ -38,11 +39,16 @@ export const sourceService = (known: Partial<SourceService>): SourceService => (
   ...known,
 });
 
-/** Opens a relay that passes bytes on to `port` of the loopback until it is cut. */
-async function relay(port: number): Promise<{ port: number; cut(): void; close(): void }> {
+/**
+ * Opens a relay that passes bytes on until it is cut.
+ * @param to an address of an agent
+ * @param path where the relay listens; without it, at a port of the loopback
+ */
+async function relay(to: string, path?: string): Promise<{ address: string; cut(): void; close(): void }> {
+  const target = parseAddress(to);
   const sockets = new Set<Socket>();
   const server = createServer((near) => {
-    const far = connect(port, "127.0.0.1");
+    const far = target.kind === "unix" ? connect(target.path) : connect(target.port, target.host);
     for (const [socket, other] of [
       [near, far],
       [far, near],
@@ -53,9 +59,12 @@ async function relay(port: number): Promise<{ port: number; cut(): void; close()
       socket.pipe(other);
     }
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new TypeError("no port");
+  await new Promise<void>((resolve) => {
+    if (path === undefined) server.listen(0, "127.0.0.1", resolve);
+    else server.listen(path, resolve);
+  });
+  const bound = server.address();
+  const address = typeof bound === "string" ? `unix:${bound}` : `127.0.0.1:${bound?.port}`;
   const cut = (): void => {
     for (const socket of sockets) socket.destroy();
   };
@@ -63,18 +72,32 @@ async function relay(port: number): Promise<{ port: number; cut(): void; close()
     cut();
     server.close();
   };
-  return { port: address.port, cut, close };
+  return { address, cut, close };
 }
 
 export const portOf = (listener: Listener): number => Number(/:(\d+)$/.exec(listener.address)?.[1]);
 
+/** How a pair of ends is connected. */
+interface PairOptions {
+  /** Whether the destination speaks HTTP/2 by hand. @default true */
+  readonly byHand?: boolean;
+  /** How the source is secured, and how the destination is. @default in clear */
+  readonly security?: { readonly source: LinkSecurity; readonly destination: LinkSecurity };
+  /** A folder for unix sockets. @default TCP */
+  readonly folder?: string;
+}
+
 /** Opens a transfer stream over gRPC through a relay, up to its hello. It is closed at the end of the test. */
-export async function openGrpcPair(t: { teardown(done: () => unknown): unknown }): Promise<ChannelPair> {
+export async function openGrpcPair(
+  t: { teardown(done: () => unknown): unknown },
+  { byHand = true, security: both = { source: security, destination: security }, folder }: PairOptions = {},
+): Promise<ChannelPair> {
   const arrival = deferred<SourceChannel>();
   const service = sourceService({ acceptTransfer: (_, channel) => arrival.resolve(channel) });
-  const listener = await serveSource(service, SERVE);
-  const network = await relay(portOf(listener));
-  const destination = dialSource(`127.0.0.1:${network.port}`, LIMITS);
+  const listen = folder === undefined ? SERVE.listen : [`unix:${folder}/source-${++sockets}.sock`];
+  const listener = await serveSource(service, { listen, limits: { ...LIMITS, security: both.source } });
+  const network = await relay(listener.address, folder && `${folder}/relay-${sockets}.sock`);
+  const destination = dialSource(network.address, { ...LIMITS, security: both.destination, byHand });
   t.teardown(async () => {
     destination.close(new MigrationFault("cancelled", "the test is over"));
     network.close();
@@ -91,3 +114,6 @@ export async function openGrpcPair(t: { teardown(done: () => unknown): unknown }
   });
   return { source: await arrival.promise, destination, cut: network.cut };
 }
+
+/** How many pairs of unix sockets were made, since each has a name of its own. */
+let sockets = 0;

@@ -1,7 +1,7 @@
 /** The phase *staging*: QEMU gets ready to take its stream, and the transfer stream is opened. */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../../shared/fault.ts";
-import { dialSource } from "../../../shared/link/grpc/grpc-link.ts";
+import { diallerOf } from "../../../shared/link/grpc/grpc-link.ts";
 import { ResumingDestination } from "../../../shared/link/resume/resuming-destination.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import type { Contract } from "../../../shared/protocol/messages.ts";
@@ -20,9 +20,9 @@ import type { State } from "../destination-state.ts";
  */
 export async function stage(state: State<"staging">, cx: DestinationContext): Promise<State<"receiving">> {
   const { guest, contract, offer, disks } = state;
-  let ahead = state.source;
+  const { source } = state;
   const socket = await openStream(guest, cx, contract.postcopy).catch((thrown: unknown) => {
-    ahead?.close();
+    source?.close();
     throw thrown;
   });
   const channel = new ResumingDestination({
@@ -31,11 +31,7 @@ export async function stage(state: State<"staging">, cx: DestinationContext): Pr
     peer: offer.sourceAddress,
     migrationId: cx.id,
     token: cx.token,
-    dial: () => {
-      const first = ahead;
-      ahead = undefined;
-      return first?.dial() ?? dialSource(offer.sourceAddress, cx.limits);
-    },
+    dial: diallerOf(offer.sourceAddress, cx.limits, source),
   });
   channel.onChange = (connected) =>
     cx.log.warn({ connected, ...channel.interruptions }, connected ? "the link is back" : "the link is lost");

@@ -2,17 +2,10 @@
 import type { ClientDuplexStream, ServerDuplexStream, ServiceError, StatusObject } from "@grpc/grpc-js";
 import { MigrationFault } from "../../fault.ts";
 import { deferred } from "../../runtime/deferred.ts";
-import type { Channel } from "../link.ts";
+import { type Channel, QUEUED_MESSAGES_MAX } from "../link.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
 import type { Received } from "../wire/proto-files.ts";
 import { streamFault, toStatus, unexpectedEnd, wasUnexpected } from "../wire/status.ts";
-
-/**
- * The most messages that wait for a peer that does not read. One more closes the channel, so that a peer that asks and
- * does not read cannot make this agent grow. Only answers and acknowledgements of some 30 bytes each are sent without
- * waiting for drained(), and a peer that reads never leaves more than tens of them unread.
- */
-const QUEUED_MESSAGES_MAX = 4096;
 
 /** Either end of a bidirectional call. */
 type Call<Out, In> = ClientDuplexStream<Out, Received<In>> | ServerDuplexStream<Received<In>, Out>;

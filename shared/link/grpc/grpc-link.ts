@@ -4,14 +4,17 @@ import { MigrationFault } from "../../fault.ts";
 import type { HandshakeAnswer, Offer } from "../../protocol/messages.ts";
 import type { DestinationMessage, SourceMessage } from "../../protocol/stream-messages.ts";
 import { systemClock } from "../../runtime/clock.ts";
+import { ChannelByHand } from "../h2/channel-by-hand.ts";
+import { Connection } from "../h2/connection.ts";
+import { ERROR } from "../h2/not-understood.ts";
 import { type DestinationChannel, type DestinationClient, KEEP_ALIVE_MS, type LinkLimits } from "../link.ts";
 import { targetOf } from "../listen/zones.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
-import { callWith, UNIX_ONLY } from "../tls/security.ts";
+import { callWith, termsFor, UNIX_ONLY } from "../tls/security.ts";
 import type { DomainMethod, Received } from "../wire/proto-files.ts";
 import { peersFault } from "../wire/status.ts";
 import { DiallingChannel } from "./grpc-channel.ts";
-import { CONTROL_BYTES_MAX, destinationService, transferService } from "./services.ts";
+import { CONTROL_BYTES_MAX, destinationService, readInPlace, transferService } from "./services.ts";
 import { callFault } from "./wrong-port.ts";
 
 /**
@@ -20,8 +23,7 @@ import { callFault } from "./wrong-port.ts";
  * are off, since they would keep a copy of every message. Keep-alive finds a peer that is gone within seconds.
  */
 export function clientOptions(limits: LinkLimits): ChannelOptions {
-  // grpc-js accepts 0, and then nothing ever arrives
-  if (!(limits.receiveWindowBytes > 0)) throw new RangeError(`a receive window of ${limits.receiveWindowBytes} bytes`);
+  checkWindow(limits);
   return {
     "grpc-node.flow_control_window": limits.receiveWindowBytes,
     "grpc.max_receive_message_length": limits.messageBytes,
@@ -31,6 +33,11 @@ export function clientOptions(limits: LinkLimits): ChannelOptions {
     "grpc.keepalive_time_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
     "grpc.keepalive_timeout_ms": limits.keepAliveMs ?? KEEP_ALIVE_MS,
   };
+}
+
+function checkWindow({ receiveWindowBytes }: LinkLimits): void {
+  // grpc-js accepts 0, and then nothing ever arrives
+  if (!(receiveWindowBytes > 0)) throw new RangeError(`a receive window of ${receiveWindowBytes} bytes`);
 }
 
 /**
@@ -91,24 +98,59 @@ function ask<Request, Response>(
   });
 }
 
-/** A connection to a source, on which the transfer stream is not open yet. */
+/** The way to a source, over which transfer streams are opened, one after the other. */
 export interface SourceConnection {
-  /** Opens the transfer stream. It may be called once, and the connection ends with the stream. */
+  /**
+   * Opens a transfer stream over a connection that ends with the stream. The first call uses the connection that was
+   * begun ahead, if that one still stands, and each later call makes a new one.
+   */
   readonly dial: () => DestinationChannel;
-  /** Ends a connection on which no stream is opened after all. */
+  /** Ends a connection on which no stream was opened. */
+  readonly close: () => void;
+}
+
+/** A connection that was begun, by either client. */
+interface Begun {
+  /** False once the connection has ended before a stream was opened. */
+  readonly isUsable: () => boolean;
+  readonly open: () => DestinationChannel;
   readonly close: () => void;
 }
 
 /**
  * Begins to connect to a source while the caller does something else: over a long way, and with TLS, several round
  * trips pass before a stream can be opened. If the connection fails, the stream that dial() opens tells so.
+ *
+ * The client by hand is used where `limits.byHand` allows it. Once it has not understood what came, grpc-js makes the
+ * connections that follow.
+ * @throws the faults of dial()
  */
 export function connectSource(address: string, limits: LinkLimits): SourceConnection {
+  let byHand = limits.byHand ?? true;
+  const onNotUnderstood = (fault: MigrationFault): void => {
+    byHand = false;
+    limits.security?.log?.warn({ fault, peer: address }, "the next connection to the source is made by grpc-js");
+  };
+  const begin = (): Begun => (byHand ? beginByHand(address, limits, onNotUnderstood) : beginByGrpcJs(address, limits));
+  let ahead: Begun | undefined = begin();
+  return {
+    dial: () => {
+      const begun = ahead?.isUsable() ? ahead : begin();
+      ahead = undefined;
+      return begun.open();
+    },
+    close: () => ahead?.close(),
+  };
+}
+
+function beginByGrpcJs(address: string, limits: LinkLimits): Begun {
   const { client, dialled } = dial(address, limits);
   client.getChannel().getConnectivityState(true);
   const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
   return {
-    dial: () => {
+    // grpc-js connects anew by itself
+    isUsable: () => true,
+    open: () => {
       const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(
         path,
         requestSerialize,
@@ -122,6 +164,36 @@ export function connectSource(address: string, limits: LinkLimits): SourceConnec
   };
 }
 
+function beginByHand(address: string, limits: LinkLimits, onNotUnderstood: (fault: MigrationFault) => void): Begun {
+  checkWindow(limits);
+  const terms = termsFor(address, limits.security ?? UNIX_ONLY);
+  const connection = new Connection({ address, terms, limits, clock: systemClock });
+  const { path, requestSerialize } = transferService.Transfer;
+  const method = { path, serialize: requestSerialize, deserialize: readInPlace };
+  const { dialled, tls } = terms;
+  return {
+    isUsable: () => !connection.isOver,
+    open: () =>
+      new ChannelByHand<DestinationMessage, SourceMessage>(connection, {
+        ...{ method, dialled, onNotUnderstood },
+        isSecure: tls !== undefined,
+      }),
+    close: () => connection.leave(ERROR.none),
+  };
+}
+
 /** Connects to a source and opens the transfer stream. The connection ends with the stream. */
 export const dialSource = (address: string, limits: LinkLimits): DestinationChannel =>
   connectSource(address, limits).dial();
+
+/**
+ * Returns what dials a source again and again for one migration.
+ * @param ahead a connection that was begun before
+ */
+export function diallerOf(address: string, limits: LinkLimits, ahead?: SourceConnection): () => DestinationChannel {
+  let source = ahead;
+  return () => {
+    source ??= connectSource(address, limits);
+    return source.dial();
+  };
+}

@@ -65,3 +65,14 @@ export const transferService = {
     },
   },
 } as const;
+
+/**
+ * Reads a message of a source whose memory is used again when the caller has handled the message. Only the body and the
+ * checksum of a frame are views of that memory then; every other message keeps nothing of it.
+ */
+export function readInPlace(bytes: Buffer): Received<SourceMessage> {
+  const { responseDeserialize } = transferService.Transfer;
+  // a message that is too long is refused without being read, so it is not copied either
+  const isView = bytes.length > CONTROL_BYTES_MAX || isFrame(bytes);
+  return responseDeserialize(isView ? bytes : Buffer.from(bytes));
+}

@@ -258,6 +258,13 @@ export const destinationSchema = () => ({
       "Start each QEMU in a systemd unit of its own, which nothing that is done to the agent's unit reaches; auto: where systemd permits it",
     ),
   },
+  link: {
+    ...linkKeys(),
+    byHand: yesNo(
+      "Pull pages by Ferry's own HTTP/2 client, which takes a third of the processor time; without it, and after it has not understood a peer, by grpc-js",
+      true,
+    ),
+  },
   followUp: duration(
     "30s",
     "An accepted migration whose source does not send its first page for this long, or later says nothing at all over a link that is up, is discarded; the latter after no less than four times link.keepAlive",

@@ -95,6 +95,7 @@ export interface DestinationConfig extends CommonConfig {
   readonly qemuScope: "auto" | "on" | "off";
   readonly followUpMs: number;
   readonly memoryReserveBytes: number;
+  readonly link: LinkConfig & { readonly byHand: boolean };
 }
 
 const SOURCE_SUMMARY = "Ferry's source agent: sends the guests of this host elsewhere.";
@@ -163,6 +164,7 @@ export function loadDestinationConfig(argv: readonly string[], env: NodeJS.Proce
     qemuScope: oneOf("qemu.scope", given.qemu.scope, ["auto", "on", "off"]),
     followUpMs: atLeast("followUp", parseDuration(given.followUp), 1),
     memoryReserveBytes: parseByteSize(given.memory.reserve),
+    link: Object.freeze({ ...link(given.link), byHand: given.link.byHand }),
   });
 }
 

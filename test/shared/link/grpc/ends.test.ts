@@ -1,6 +1,7 @@
 /**
  * Tests that only a message of the protocol ends a stream, however a connection ends: over real servers and clients,
- * with a relay between them that ends connections in every way, at every message, in both directions.
+ * with a relay between them that ends connections in every way, at every message, in both directions. The destination
+ * dials by hand and by grpc-js.
  */
 import { randomBytes } from "node:crypto";
 import fc from "fast-check";
@@ -111,7 +112,7 @@ interface Outcome {
 }
 
 /** Plays a script over connections that the relay strikes. */
-async function play(script: Script, strikes: readonly (Strike | undefined)[]): Promise<Outcome> {
+async function play(script: Script, strikes: readonly (Strike | undefined)[], byHand: boolean): Promise<Outcome> {
   const relay = await BreakingRelay.open(portOf(listener), strikes);
   const migrationId = randomBytes(6).toString("hex");
   const source = new ResumingSource({ ...PATIENT, peer: "destination" });
@@ -122,7 +123,7 @@ async function play(script: Script, strikes: readonly (Strike | undefined)[]): P
     peer: "source",
     migrationId,
     token: Uint8Array.of(1),
-    dial: () => dialSource(`127.0.0.1:${relay.port}`, LIMITS),
+    dial: () => dialSource(`127.0.0.1:${relay.port}`, { ...LIMITS, byHand }),
     attemptMs: 20_000,
   });
   const heard: Record<End, string[]> = { source: [], destination: [] };
@@ -182,21 +183,27 @@ function positions(script: Script): readonly Pick<Strike, "to" | "after">[] {
   );
 }
 
-for (const script of [PRECOPY, POSTCOPY, REFUSED])
-  t.test(`${script.name}: each message comes once and in order, whatever ends a connection, and when`, async (t) => {
-    t.same(wrongs(script, await play(script, [])), [], "connections that are left alone");
-    const at = positions(script);
-    const strikes = WAYS.flatMap((way) => at.map((position): Strike => ({ ...position, way })));
-    const failures: string[] = [];
-    let struck = 0;
-    await manyAtOnce(strikes, async (strike) => {
-      const outcome = await play(script, [strike]);
-      struck += outcome.relay.struck;
-      failures.push(...wrongs(script, outcome).map((wrong) => `${describe(strike)}: ${wrong}`));
+const CLIENTS = [
+  ["by hand", true],
+  ["by grpc-js", false],
+] as const;
+
+for (const [client, byHand] of CLIENTS)
+  for (const script of [PRECOPY, POSTCOPY, REFUSED])
+    t.test(`${script.name} ${client}: each message comes once and in order, whatever ends a connection`, async (t) => {
+      t.same(wrongs(script, await play(script, [], byHand)), [], "connections that are left alone");
+      const at = positions(script);
+      const strikes = WAYS.flatMap((way) => at.map((position): Strike => ({ ...position, way })));
+      const failures: string[] = [];
+      let struck = 0;
+      await manyAtOnce(strikes, async (strike) => {
+        const outcome = await play(script, [strike], byHand);
+        struck += outcome.relay.struck;
+        failures.push(...wrongs(script, outcome).map((wrong) => `${describe(strike)}: ${wrong}`));
+      });
+      t.same(failures, []);
+      t.equal(struck, strikes.length, "every strike came about");
     });
-    t.same(failures, []);
-    t.equal(struck, strikes.length, "every strike came about");
-  });
 
 t.test(
   "each message comes once and in order, however many connections of a stream end, one after the other",
@@ -210,9 +217,9 @@ t.test(
       { maxLength: 4 },
     );
     await fc.assert(
-      fc.asyncProperty(strikes, async (struck) => {
+      fc.asyncProperty(strikes, fc.boolean(), async (struck, byHand) => {
         const all = [PRECOPY, POSTCOPY, REFUSED].map(async (script) => {
-          const found = wrongs(script, await play(script, struck));
+          const found = wrongs(script, await play(script, struck, byHand));
           if (found.length > 0)
             throw new Error(`${struck.map(describe).join("; ")}, ${script.name}: ${found.join("; ")}`);
         });
@@ -236,12 +243,15 @@ t.test("a source that gives up is heard, or the agent says so when the destinati
     source: ["pong"],
     destination: ["layout", "failure"],
   };
-  t.same(wrongs(script, await play(script, [])), []);
-  const strikes = WAYS.flatMap((way) => [2, 3].map((after): Strike => ({ to: "destination", after, way })));
-  await manyAtOnce(strikes, async (strike) => {
-    const { heard, ends } = await play(script, [strike]);
-    t.equal(ends.source, undefined, describe(strike));
-    if (heard.destination.includes("failure")) t.equal(ends.destination, undefined, describe(strike));
-    else t.match(ends.destination, { code: "refused", message: /has ended|No migration waits/ }, describe(strike));
-  });
+  for (const [client, byHand] of CLIENTS) {
+    t.same(wrongs(script, await play(script, [], byHand)), [], client);
+    const strikes = WAYS.flatMap((way) => [2, 3].map((after): Strike => ({ to: "destination", after, way })));
+    await manyAtOnce(strikes, async (strike) => {
+      const { heard, ends } = await play(script, [strike], byHand);
+      const what = `${client}: ${describe(strike)}`;
+      t.equal(ends.source, undefined, what);
+      if (heard.destination.includes("failure")) t.equal(ends.destination, undefined, what);
+      else t.match(ends.destination, { code: "refused", message: /has ended|No migration waits/ }, what);
+    });
+  }
 });

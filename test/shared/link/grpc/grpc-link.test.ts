@@ -1,9 +1,11 @@
 /** Tests the handshake over a real server, and what the suite for channels does not know of transfers. */
+import { connect, createServer } from "node:net";
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
 import { connectDestination, connectSource, dialSource } from "../../../../shared/link/grpc/grpc-link.ts";
 import { serveDestination, serveSource } from "../../../../shared/link/grpc/grpc-server.ts";
 import type { SourceChannel } from "../../../../shared/link/link.ts";
+import { listenAt } from "../../../../shared/link/listen/clear-listener.ts";
 import type { Offer } from "../../../../shared/protocol/messages.ts";
 import type {
   DestinationMessage,
@@ -12,8 +14,9 @@ import type {
   SettleCall,
 } from "../../../../shared/protocol/stream-messages.ts";
 import { deferred } from "../../../../shared/runtime/deferred.ts";
-import { LIMITS, openGrpcPair, SERVE, sourceService } from "../../../support/link.ts";
+import { LIMITS, openGrpcPair, portOf, SERVE, sourceService } from "../../../support/link.ts";
 import { folder, hello, offer, refusal } from "../../../support/link-fixtures.ts";
+import { Lines } from "../../../support/tls.ts";
 
 t.test("a handshake is answered, is refused with reasons, fails, is too late, or is given up", async (t) => {
   const refusals = { kind: "refusals", refusals: refusal.refusals } as const;
@@ -141,22 +144,57 @@ t.test("a peer that asks and does not read is cut off before its answers take me
   t.match(await source.closed, { code: "peer-lost" });
 });
 
-t.test("a connection that was made ahead is used to dial the source, or given up", async (t) => {
+for (const byHand of [true, false])
+  t.test(
+    `a connection that was made ahead is used to dial the source, or given up: ${byHand ? "by hand" : "by grpc-js"}`,
+    async (t) => {
+      const accepted = deferred<SourceChannel>();
+      const service = sourceService({ acceptTransfer: (_, channel) => accepted.resolve(channel) });
+      const listener = await serveSource(service, SERVE);
+      t.teardown(() => listener.close(0));
+      const left = connectSource(listener.address, { ...LIMITS, byHand });
+      left.close();
+      const destination = connectSource(listener.address, { ...LIMITS, byHand }).dial();
+      destination.send(hello);
+      const source = await accepted.promise;
+      destination.receive(() => undefined);
+      source.close();
+      t.equal(await destination.closed, undefined);
+      // nothing listens there, and only the stream says so
+      const nobody = connectSource(`unix:${folder(t)}/nobody.sock`, { ...LIMITS, byHand });
+      const dialled = nobody.dial();
+      dialled.receive(() => undefined);
+      t.match(await dialled.closed, { code: "peer-lost" });
+    },
+  );
+
+t.test("once the client by hand has not understood a source, grpc-js makes the connections that follow", async (t) => {
+  const lines = new Lines();
   const accepted = deferred<SourceChannel>();
   const service = sourceService({ acceptTransfer: (_, channel) => accepted.resolve(channel) });
   const listener = await serveSource(service, SERVE);
   t.teardown(() => listener.close(0));
-  const left = connectSource(listener.address, LIMITS);
-  left.close();
-  const destination = connectSource(listener.address, LIMITS).dial();
-  destination.send(hello);
-  const source = await accepted.promise;
-  destination.receive(() => undefined);
-  source.close();
-  t.equal(await destination.closed, undefined);
-  // nothing listens there, and only the stream says so
-  const nobody = connectSource(`unix:${folder(t)}/nobody.sock`, LIMITS);
-  const dialled = nobody.dial();
-  dialled.receive(() => undefined);
-  t.match(await dialled.closed, { code: "peer-lost" });
+  let strange = true;
+  // a relay that puts a frame of its own ahead of everything that the source says
+  const relay = createServer((near) => {
+    const far = connect(portOf(listener), "127.0.0.1");
+    if (strange) near.write(Buffer.from("00000008060000000012345678", "hex"));
+    near.on("error", () => far.destroy()).on("close", () => far.destroy());
+    far.on("error", () => near.destroy()).on("close", () => near.destroy());
+    near.pipe(far).pipe(near);
+  });
+  t.teardown(() => relay.close());
+  const port = await listenAt(relay, { port: 0, host: "127.0.0.1" });
+  const security = { kind: "clear", insecure: true, log: lines.log } as const;
+  const connection = connectSource(`127.0.0.1:${port}`, { ...LIMITS, security });
+  const first = connection.dial();
+  t.match(await first.closed, { code: "peer-lost", message: /HTTP\/2 is not understood/ });
+  t.match(lines.all, [{ msg: "the next connection to the source is made by grpc-js" }]);
+  strange = false;
+  const second = connection.dial();
+  t.not(second.constructor, first.constructor);
+  second.send(hello);
+  (await accepted.promise).close();
+  second.receive(() => undefined);
+  t.equal(await second.closed, undefined);
 });

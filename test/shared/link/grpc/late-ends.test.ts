@@ -76,49 +76,62 @@ function dialler(t: Test, dial: () => DestinationChannel): Dialler {
   return { destination, heard };
 }
 
-for (const order of ["before the new connection", "after the new connection"] as const)
-  t.test(`a connection that keep-alive has given up is a cut, when its end comes ${order}`, async (t) => {
-    const { source, heard, changes, port } = await served(t, PLACID);
-    const relay = await BreakingRelay.open(port);
-    t.teardown(() => relay.close());
-    const { destination, heard: there } = dialler(t, () => dialSource(`127.0.0.1:${relay.port}`, HASTY));
-    await eventually(() => !source.isCut || undefined, { ...WITHIN, what: "the first connection" });
-    source.send(ping(1));
-    await eventually(() => there.length === 1 || undefined, { ...WITHIN, what: "the first message" });
-    const first = relay.connections[0]!;
-    const ended = new Promise<void>((resolve) => first.near.once("close", resolve));
-    first.hold();
-    destination.send(LOADED);
-    source.send(ping(2));
-    const gaveUp = eventually(() => destination.isCut || undefined, { ...WITHIN, what: "keep-alive to give up" });
-    if (order === "before the new connection") {
-      // connections that are made meanwhile get nowhere either
-      const release = holdNext(relay);
-      await gaveUp;
-      t.equal(source.isCut, false, "the source has noticed nothing");
-      first.release();
-      await eventually(() => source.isCut || undefined, { ...WITHIN, what: "the late end at the source" });
-      release();
-    } else {
-      await gaveUp;
-      await eventually(() => heard.length === 1 || undefined, { ...WITHIN, what: "the message over a new connection" });
-      first.release();
-      await ended;
-    }
-    await eventually(() => (heard.length === 1 && there.length === 2) || undefined, {
-      ...WITHIN,
-      what: "both messages",
-    });
-    t.match(heard, [{ kind: "loaded" }], "the message comes once");
-    t.match(there, [{ start: 1 }, { start: 2 }]);
-    t.equal(source.isOver || destination.isOver, false, "neither end has ended the stream");
-    t.equal(changes.at(-1), true);
-    destination.send(RUNNING);
-    destination.close();
-    t.equal(await bounded(source.closed, WITHIN.timeoutMs, "the end at the source"), undefined);
-    t.equal(await bounded(destination.closed, WITHIN.timeoutMs, "the end at the destination"), undefined);
-    t.match(heard, [{ kind: "loaded" }, { kind: "running" }]);
-  });
+for (const [order, byHand] of [
+  ["before the new connection", true],
+  ["after the new connection", true],
+  ["before the new connection", false],
+  ["after the new connection", false],
+] as const)
+  t.test(
+    `a connection that keep-alive ${byHand ? "by hand" : "of grpc-js"} gave up is a cut, ended ${order}`,
+    async (t) => {
+      const { source, heard, changes, port } = await served(t, PLACID);
+      const relay = await BreakingRelay.open(port);
+      t.teardown(() => relay.close());
+      const { destination, heard: there } = dialler(t, () =>
+        dialSource(`127.0.0.1:${relay.port}`, { ...HASTY, byHand }),
+      );
+      await eventually(() => !source.isCut || undefined, { ...WITHIN, what: "the first connection" });
+      source.send(ping(1));
+      await eventually(() => there.length === 1 || undefined, { ...WITHIN, what: "the first message" });
+      const first = relay.connections[0]!;
+      const ended = new Promise<void>((resolve) => first.near.once("close", resolve));
+      first.hold();
+      destination.send(LOADED);
+      source.send(ping(2));
+      const gaveUp = eventually(() => destination.isCut || undefined, { ...WITHIN, what: "keep-alive to give up" });
+      if (order === "before the new connection") {
+        // connections that are made meanwhile get nowhere either
+        const release = holdNext(relay);
+        await gaveUp;
+        t.equal(source.isCut, false, "the source has noticed nothing");
+        first.release();
+        await eventually(() => source.isCut || undefined, { ...WITHIN, what: "the late end at the source" });
+        release();
+      } else {
+        await gaveUp;
+        await eventually(() => heard.length === 1 || undefined, {
+          ...WITHIN,
+          what: "the message over a new connection",
+        });
+        first.release();
+        await ended;
+      }
+      await eventually(() => (heard.length === 1 && there.length === 2) || undefined, {
+        ...WITHIN,
+        what: "both messages",
+      });
+      t.match(heard, [{ kind: "loaded" }], "the message comes once");
+      t.match(there, [{ start: 1 }, { start: 2 }]);
+      t.equal(source.isOver || destination.isOver, false, "neither end has ended the stream");
+      t.equal(changes.at(-1), true);
+      destination.send(RUNNING);
+      destination.close();
+      t.equal(await bounded(source.closed, WITHIN.timeoutMs, "the end at the source"), undefined);
+      t.equal(await bounded(destination.closed, WITHIN.timeoutMs, "the end at the destination"), undefined);
+      t.match(heard, [{ kind: "loaded" }, { kind: "running" }]);
+    },
+  );
 
 /** Holds the connections that are made from now on. @returns lets these connections go, and holds no more */
 function holdNext(relay: BreakingRelay): () => void {

@@ -117,9 +117,11 @@ for (const [title, material, code, message] of distrusted)
     const server = await destination(t, security(material()));
     await t.rejects(shake(t, server.address, security(alpha)), { code, message });
     t.same(server.callers, []);
-    const transfer = dialSource(server.address, { ...LIMITS, security: security(alpha) });
-    transfer.send(hello);
-    t.match(await transfer.closed, { code, message });
+    for (const byHand of [true, false]) {
+      const transfer = dialSource(server.address, { ...LIMITS, security: security(alpha), byHand });
+      transfer.send(hello);
+      t.match(await transfer.closed, { code, message });
+    }
   });
 
 t.test("peers and operators are authorised separately", async (t) => {
@@ -175,6 +177,11 @@ t.test("an end in clear and an end with TLS do not meet, and each says what the 
   const open = await destination(t, clear);
   const reverse = { code: "peer-untrusted", message: /^127\S+ does not speak TLS$/ };
   await t.rejects(shake(t, open.address, security(alpha)), reverse);
+  for (const byHand of [true, false]) {
+    const lost = { ...plain, code: "peer-lost" };
+    t.match(await dialSource(secured.address, { ...LIMITS, security: clear, byHand }).closed, lost);
+    t.match(await dialSource(open.address, { ...LIMITS, security: security(alpha), byHand }).closed, reverse);
+  }
   const loopback: LinkSecurity = { kind: "clear", insecure: false };
   t.throws(() => dialSource("192.0.2.1:7411", { ...LIMITS, security: loopback }), { code: "configuration" });
 });
