@@ -20,6 +20,13 @@ const FRAME_ROOM = KERNEL_RESERVED_BYTES + 64;
 
 type Agreed = Pick<Contract, "frameBytes" | "codecs">;
 
+/** Copies a frame that is to be opened later than within the call that brings it. */
+export const copyOf = (frame: Frame): Frame => ({
+  ...frame,
+  checksum: Buffer.from(frame.checksum),
+  body: Buffer.from(frame.body),
+});
+
 /** Opens one frame after another, in the same buffer. */
 export class FrameOpener {
   /** The address of the current frame in the memory: FRAME_ROOM, or up to 7 bytes after it (see place()). */

@@ -19,7 +19,7 @@ import type { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 import { AckBatcher, type AckLimits } from "./ack-batcher.ts";
-import { FrameOpener } from "./frame-opener.ts";
+import { copyOf, FrameOpener } from "./frame-opener.ts";
 import { invalid } from "./invalid-stream.ts";
 import { OutputBuffers } from "./output-buffers.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";
@@ -54,12 +54,6 @@ export interface ReplayOptions {
   /** A fault for tests: one byte of the first full page is changed after all checks. */
   readonly corruptPage: boolean;
 }
-
-const copyOf = (frame: Frame): Frame => ({
-  ...frame,
-  checksum: Buffer.from(frame.checksum),
-  body: Buffer.from(frame.body),
-});
 
 /** Writes the frames of one transfer stream to one QEMU. */
 export class Replay implements RecordSink {

@@ -33,7 +33,7 @@ import { type StreamStatus, unavailable } from "./stream-status.ts";
  * that asks by PING or SETTINGS and reads nothing is cut off then.
  */
 const UNREAD_BYTES_MAX = 1 << 20;
-/** How long the last frames of a connection may take to leave, milliseconds, before the socket is closed all the same. */
+/** How long the last frames of a connection may take to leave, milliseconds. The socket is closed after that. */
 const LEAVES_WITHIN_MS = 1000;
 const PING_PAYLOAD = Buffer.from("ferry h2");
 
@@ -101,7 +101,7 @@ export class Connection implements FrameTaker {
     this.listen(terms.tls === undefined ? "connect" : "secureConnect");
   }
 
-  /** True once nothing can be sent or received any more. */
+  /** True once nothing is sent or received any more. */
   get isOver(): boolean {
     return this.over;
   }
@@ -153,8 +153,6 @@ export class Connection implements FrameTaker {
     this.socket.once("close", () => this.options.clock.cancel(late));
   }
 
-  // the methods of FrameTaker
-
   dataBegins(length: number): void {
     if (!this.hasHeaders) throw new NotUnderstood("data ahead of headers");
     this.whole.take(length);
@@ -203,8 +201,6 @@ export class Connection implements FrameTaker {
     this.outbox.widen(stream, increment);
     this.tellRoom();
   }
-
-  // the end of FrameTaker
 
   private listen(connected: "connect" | "secureConnect"): void {
     const { socket } = this;

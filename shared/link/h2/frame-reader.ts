@@ -6,7 +6,7 @@
  *     bytes ──> head (9 bytes) ──> DATA: pieces, handed on in place
  *                            └──> others: gathered, then handed on whole; header blocks of several frames as one
  *
- * Invariants: a length is checked before a byte of the payload is taken; nothing is kept of a frame that is over, except
+ * Invariants: a length is checked before a byte of the payload is taken; nothing is kept of a frame that is over, but
  * for a header block that is not whole; nothing is handed on after stop() or after a fault.
  *
  * Not its job: what settings, windows and headers mean, and the messages in the data.

@@ -1,5 +1,5 @@
 /**
- * HPACK, the header compression of HTTP/2 (RFC 7541), without a dynamic table: this client announces a table of 0 bytes,
+ * HPACK, the header compression of HTTP/2 (RFC 7541), without a dynamic table: this client announces one of 0 bytes,
  * so a peer can refer to the static table only (docs/decisions/0094-receive-http2-by-hand.md). What is written are
  * literals that no peer puts into a table.
  *

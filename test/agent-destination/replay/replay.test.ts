@@ -206,3 +206,21 @@ for (const [title, tell, code, message] of lies)
     const { replay } = setUp();
     t.throws(() => tell(replay), { code, message });
   });
+
+t.test("a frame that waits for QEMU is kept although the link uses its memory again", async (t) => {
+  const { replay, faults, bytes } = setUp();
+  const memory = Buffer.alloc(1000);
+  const sent: Buffer[] = [];
+  // QEMU takes nothing in the meantime, so there is room for the first few frames only
+  for (let sequence = 1; sequence <= 12; sequence++) {
+    memory.fill(sequence);
+    sent.push(Buffer.from(memory));
+    replay.take({ ...frame(sequence, memory), body: memory });
+    memory.fill(0xff);
+  }
+  t.equal(replay.isHeldBack, true);
+  await replay.drained();
+  await new Promise((resolve) => setImmediate(resolve));
+  t.ok(bytes().equals(Buffer.concat(sent)));
+  t.same(faults, []);
+});

@@ -1,4 +1,7 @@
-/** Tests HPACK by the examples of RFC 7541 that need no dynamic table, by what node:http2 sends, and by hostile blocks. */
+/**
+ * Tests HPACK by the examples of RFC 7541 that need no dynamic table, and by hostile blocks. What node:http2
+ * sends is in connection.test.ts.
+ */
 import fc from "fast-check";
 import t from "tap";
 import { MigrationFault } from "../../../../shared/fault.ts";
