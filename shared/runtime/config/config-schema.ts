@@ -261,7 +261,7 @@ export const destinationSchema = () => ({
   link: {
     ...linkKeys(),
     byHand: yesNo(
-      "Pull pages by Ferry's own HTTP/2 client, which takes a third of the processor time; without it, and after it has not understood a peer, by grpc-js",
+      "Pull pages by Ferry's own HTTP/2 client, which takes less processor time; without it, and after it has not understood a peer, by grpc-js",
       true,
     ),
   },
