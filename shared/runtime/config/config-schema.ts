@@ -262,7 +262,6 @@ export const destinationSchema = () => ({
     ...linkKeys(),
     byHand: yesNo(
       "Pull pages by Ferry's own HTTP/2 client, which takes less processor time; without it, and after it has not understood a peer, by grpc-js",
-      true,
     ),
   },
   followUp: duration(

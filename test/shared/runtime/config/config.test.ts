@@ -63,7 +63,7 @@ t.test("the defaults of the destination are those of its documentation", async (
     qemuStartTimeoutMs: 30_000,
     followUpMs: 30_000,
     memoryReserveBytes: 256 << 20,
-    link: { giveUpAfterMs: 60_000, keepAliveMs: 2000, byHand: true },
+    link: { giveUpAfterMs: 60_000, keepAliveMs: 2000, byHand: false },
     rehearsal: true,
     migrationsMax: 4,
     operatorStreamsMax: 64,
