@@ -25,6 +25,7 @@ export const copyOf = (frame: Frame): Frame => ({
   ...frame,
   checksum: Buffer.from(frame.checksum),
   body: Buffer.from(frame.body),
+  isLent: false,
 });
 
 /** Opens one frame after another, in the same buffer. */

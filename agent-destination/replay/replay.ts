@@ -161,8 +161,8 @@ export class Replay implements RecordSink {
       throw invalid(`${this.waitingBytes} bytes that were not applied yet; agreed on ${creditWindowBytes}`);
     this.queue.push(frame);
     this.run();
-    // the memory of a frame is the link's again when this call returns
-    if (this.queue.at(-1) === frame) this.queue[this.queue.length - 1] = copyOf(frame);
+    // the memory of a frame that is lent is the link's again when this call returns
+    if (frame.isLent === true && this.queue.at(-1) === frame) this.queue[this.queue.length - 1] = copyOf(frame);
   }
 
   /**

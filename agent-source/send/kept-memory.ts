@@ -20,6 +20,7 @@ import { address, PAGE_SIZE } from "../../shared/units.ts";
 const KEEPS_MS = 600_000;
 /** How many bytes are cleared in one turn of the event loop, which takes about half a millisecond. */
 const CLEARS_BYTES = 4 << 20;
+
 interface Kept {
   readonly kernels: PageKernels;
   /** How many bytes of the memory take memory of the host, since they were written to. */

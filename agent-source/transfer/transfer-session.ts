@@ -311,7 +311,7 @@ export class TransferSession {
     this.giveMemoryBack();
   }
 
-  /** Keeps the memory for the next session, unless a fault has ended this one: nobody knows what refers to it then. */
+  /** Keeps the memory for the next session, unless a fault has ended this one: a reader may still use it then. */
   private giveMemoryBack(): void {
     const { kernels, keptMemory } = this;
     this.kernels = undefined;

@@ -26,11 +26,13 @@ export interface Frame {
   readonly rawLength: number;
   /** XXH64 of the body before `codec` was applied, 8 bytes, little endian. */
   readonly checksum: Uint8Array;
-  /**
-   * When received: a view that is valid only until the handler returns, as `checksum` is. A handler that needs them
-   * longer copies them.
-   */
   readonly body: Uint8Array;
+  /**
+   * When received: true if the link uses the memory of `body` and `checksum` again when the handler returns, so that a
+   * handler that needs them longer has to copy them.
+   * @default false: they are the handler's
+   */
+  readonly isLent?: boolean;
   /**
    * When sent: how many bytes before the body, in the same memory, the link may overwrite until the frame was taken. If
    * they are at least FRAME_HEAD_BYTES (shared/link/wire/frame-wire.ts), the link writes the head there, and does not

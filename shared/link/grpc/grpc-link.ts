@@ -148,7 +148,7 @@ function beginByGrpcJs(address: string, limits: LinkLimits): Begun {
   client.getChannel().getConnectivityState(true);
   const { path, requestSerialize, responseDeserialize } = transferService.Transfer;
   return {
-    // grpc-js connects anew by itself
+    // the client of grpc-js makes a lost connection anew by itself
     isUsable: () => true,
     open: () => {
       const call = client.makeBidiStreamRequest<DestinationMessage, Received<SourceMessage>>(

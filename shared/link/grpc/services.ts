@@ -67,12 +67,12 @@ export const transferService = {
 } as const;
 
 /**
- * Reads a message of a source whose memory is used again when the caller has handled the message. Only the body and the
- * checksum of a frame are views of that memory then; every other message keeps nothing of it.
+ * Reads a message of a source whose memory is used again when the caller has handled the message. A frame is lent then:
+ * its body and checksum are views of that memory. Every other message keeps nothing of it.
  */
 export function readInPlace(bytes: Buffer): Received<SourceMessage> {
   const { responseDeserialize } = transferService.Transfer;
+  if (isFrame(bytes)) return receive(() => ({ ...decodeFrame(bytes), isLent: true }));
   // a message that is too long is refused without being read, so it is not copied either
-  const isView = bytes.length > CONTROL_BYTES_MAX || isFrame(bytes);
-  return responseDeserialize(isView ? bytes : Buffer.from(bytes));
+  return responseDeserialize(bytes.length > CONTROL_BYTES_MAX ? bytes : Buffer.from(bytes));
 }

@@ -9,11 +9,11 @@ import { MigrationFault } from "../../fault.ts";
 import { deferred } from "../../runtime/deferred.ts";
 import { type Channel, QUEUED_MESSAGES_MAX } from "../link.ts";
 import type { Dialled } from "../tls/connection-fault.ts";
+import { PREFIX_BYTES, putPrefix } from "../wire/message-prefix.ts";
 import type { Received } from "../wire/proto-files.ts";
 import { streamFault, wasUnexpected } from "../wire/status.ts";
 import type { Call, Connection } from "./connection.ts";
 import type { HeaderField } from "./hpack.ts";
-import { PREFIX_BYTES } from "./inbox.ts";
 import { ERROR, NotUnderstood } from "./not-understood.ts";
 import { authorityOf } from "./open-socket.ts";
 import { type StreamStatus, statusOf, statusOfReset } from "./stream-status.ts";
@@ -146,8 +146,7 @@ export class ChannelByHand<Out, In> implements Channel<Out, In> {
   private prefixed(message: Out): Buffer {
     const bytes = this.options.method.serialize(message);
     const whole = Buffer.allocUnsafe(PREFIX_BYTES + bytes.length);
-    whole[0] = 0;
-    whole.writeUInt32BE(bytes.length, 1);
+    putPrefix(whole);
     whole.set(bytes, PREFIX_BYTES);
     return whole;
   }

@@ -32,7 +32,7 @@ export const TYPE = {
 } as const;
 /** ACK is the flag 1 of SETTINGS and PING, and END_STREAM that of DATA and HEADERS. */
 export const FLAG = { ack: 1, endStream: 1, endHeaders: 4, padded: 8, priority: 0x20 } as const;
-export const SETTING = { headerTableSize: 1, enablePush: 2, initialWindowSize: 4, maxFrameSize: 5, maxHeaderList: 6 };
+export const SETTING = { headerTableSize: 1, enablePush: 2, initialWindowSize: 4, maxHeaderList: 6 };
 
 /** Begins a frame. @returns a frame whose payload of `length` bytes is still to be written, from HEAD_BYTES on */
 export function frameOf(type: number, flags: number, stream: number, length: number): Buffer {

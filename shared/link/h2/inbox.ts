@@ -7,16 +7,15 @@
  *                      └──(held)──> waiting ──resume──> taker, until it returns; the slot is free again
  *
  * The receive window bounds what waits, since bytes that wait are not given back to the sender's window
- * (receive-windows.ts). So all slots together have some 2 x the window and one message at most.
+ * (receive-window.ts). So all slots together have some 2 x the window and one message at most.
  *
  * Invariants: the length of a message is checked before anything is allocated for it; a message is handed on once, in
  * order, and never while another one is being handed on; nothing is handed on while held, or after stop().
  */
 import { MigrationFault } from "../../fault.ts";
+import { PREFIX_BYTES } from "../wire/message-prefix.ts";
 import { NotUnderstood } from "./not-understood.ts";
 
-/** What stands ahead of each message: a byte that says whether it is compressed, and its length (gRPC over HTTP/2). */
-export const PREFIX_BYTES = 5;
 /** The smallest slot, bytes. Sizes are powers of two, so that frames of changing lengths need no new slots. */
 const SLOT_BYTES_MIN = 64 << 10;
 /**

@@ -9,13 +9,11 @@ import { MigrationFault } from "../../fault.ts";
 export const ERROR = {
   none: 0,
   protocol: 1,
-  internal: 2,
   flowControl: 3,
   frameSize: 6,
   refusedStream: 7,
   cancel: 8,
   compression: 9,
-  calm: 11,
 } as const;
 export type ErrorCode = (typeof ERROR)[keyof typeof ERROR];
 

@@ -7,6 +7,7 @@
  */
 import { MigrationFault } from "../../fault.ts";
 import type { Frame, FrameCodec, FrameKind } from "../../protocol/stream-messages.ts";
+import { PREFIX_BYTES, putPrefix } from "./message-prefix.ts";
 
 const FRAME_TAG = 0x0a;
 const SEQUENCE_TAG = 0x08;
@@ -24,8 +25,6 @@ const CODECS: readonly (FrameCodec | undefined)[] = [undefined, "none", "zstd"];
 
 /** Room for everything that can stand ahead of a body, gRPC's prefix included, bytes. */
 export const FRAME_HEAD_BYTES = 64;
-/** The length of what gRPC puts ahead of each message, bytes: whether the message is compressed, and its length. */
-const PREFIX_BYTES = 5;
 
 /**
  * Returns the message of a frame, which is valid until the frame was taken. If the head room of the frame is large
@@ -65,8 +64,7 @@ export function prefixedFrame(frame: Frame): Buffer | undefined {
   const at = message.byteOffset - PREFIX_BYTES;
   if (!isInPlace || at < body.byteOffset - headRoom) return undefined;
   const whole = Buffer.from(body.buffer, at, PREFIX_BYTES + message.length);
-  whole[0] = 0;
-  whole.writeUInt32BE(message.length, 1);
+  putPrefix(whole);
   return whole;
 }
 

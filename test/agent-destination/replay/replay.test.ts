@@ -215,7 +215,7 @@ t.test("a frame that waits for QEMU is kept although the link uses its memory ag
   for (let sequence = 1; sequence <= 12; sequence++) {
     memory.fill(sequence);
     sent.push(Buffer.from(memory));
-    replay.take({ ...frame(sequence, memory), body: memory });
+    replay.take({ ...frame(sequence, memory), body: memory, isLent: true });
     memory.fill(0xff);
   }
   t.equal(replay.isHeldBack, true);

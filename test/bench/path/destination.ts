@@ -51,7 +51,7 @@ async function migrate({ address, playerPath }: DestinationOrder): Promise<void>
   await orAborted(receiver.replay.drained(), receiver.signal);
   socket.end();
   await once(socket, "close");
-  // the stream ends with the destination's last message; nobody has given up
+  // this message ends the stream, since it is a destination's last message; no fault has happened
   channel.send({ kind: "failure", code: "cancelled", message: "all has come", refusedToken: new Uint8Array() });
   receiver.close();
   await channel.closed;

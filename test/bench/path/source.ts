@@ -18,6 +18,7 @@ import { loadSourceConfig } from "../../../shared/runtime/config/config.ts";
 import { deferred } from "../../../shared/runtime/deferred.ts";
 import { loadKernels } from "../../../shared/runtime/load-kernels.ts";
 import { createLogger } from "../../../shared/runtime/log/log.ts";
+import { MIGRATE_OPTIONS } from "../../support/frames.ts";
 import { sourceService } from "../../support/link.ts";
 import { layoutOf } from "../guest-pages.ts";
 import type { Begun, SourceOrder, Task } from "./messages.ts";
@@ -29,18 +30,7 @@ const LOOK_MS = 2;
 const task: Task = JSON.parse(process.argv[2] ?? "{}");
 const directories = ["guests", "runtime", "state"].map((name) => `--${name}-directory=${task.folder}`);
 const config = loadSourceConfig(directories, {});
-const options: MigrateOptions = {
-  strategy: "precopy",
-  downtimeTargetMs: 300,
-  deadlineMs: 0,
-  onDeadline: "cancel",
-  bandwidthBytesPerSecond: 0,
-  delta: true,
-  reorder: true,
-  compression: task.compression,
-  verify: false,
-  sharedDisksUnchecked: false,
-};
+const options: MigrateOptions = { ...MIGRATE_OPTIONS, strategy: "precopy", compression: task.compression };
 const keptMemory = task.keep ? new KeptMemory(systemClock, () => undefined) : undefined;
 const log = createLogger("bench", "silent");
 let current: ResumingSource | undefined;
