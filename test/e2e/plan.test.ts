@@ -36,8 +36,15 @@ async function settingsOf(rig: Rig, host: RigHost) {
   }
 }
 
-t.test("a look finds that an idle guest is idle, and leaves the guest as it was", async (t) => {
+t.test("an idle guest is looked at, and is as it was afterwards", async (t) => {
   const { rig, a, b } = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: IDLE } });
+  await t.test("a look finds that the guest is idle, and then that it is paused", (t) => idleIsLookedAt(t, rig, a, b));
+  await t.test("an agent that starts after a kill in a look puts QEMU's settings back", (t) =>
+    killedWhileLooking(t, rig, b, a),
+  );
+});
+
+async function idleIsLookedAt(t: Test, rig: Rig, a: HostAgents, b: HostAgents): Promise<void> {
   const before = await settingsOf(rig, rig.a);
   const { code, answer } = await plan(rig, a, b, ["--observe", "1s"]);
   t.equal(code, 0);
@@ -55,7 +62,7 @@ t.test("a look finds that an idle guest is idle, and leaves the guest as it was"
   await assertOneGuest(t, rig, { name: NAME, at: rig.a });
   t.same(await listMigrations(rig, a), [], "a look is no migration");
   await pausedIsLookedAt(t, rig, a, b);
-});
+}
 
 async function say(rig: Rig, word: "stop" | "cont"): Promise<void> {
   const monitor = await rig.observe(rig.a, NAME);
@@ -125,39 +132,35 @@ t.test("a plan recommends post-copy or hybrid for a guest that precopy cannot fo
   await assertOneGuest(t, rig, { name: NAME, at: rig.b });
 });
 
-t.test(
-  "nothing else begins while a guest is looked at, and an agent that starts after a kill puts QEMU's settings back",
-  async (t) => {
-    const pair = await openPair(t, { guest: { name: NAME, memoryMiB: MEMORY_MIB, workload: IDLE } });
-    const { rig, a, b } = pair;
-    const before = await settingsOf(rig, rig.a);
-    const look = await ferry(rig, a, ["plan", NAME, "--to", b.destinationAddress, "--observe", "60s"]);
-    await settled(rig, ({ status }) => status === "active", "the look");
-    t.match((await migrate(rig, a, b, NAME)).answer, {
-      error: { code: "guest-busy", message: /looked at for a plan/ },
-    });
-    t.match((await plan(rig, a, b)).answer, { error: { code: "guest-busy" } });
-    a.source.signal("SIGKILL");
-    t.not((await look.ended).code, 0, "ferry plan fails when its agent is killed");
-    const again = await startAgent(rig, rig.a, "source");
-    const agents = { ...a, source: again };
-    await settled(rig, ({ status }) => status !== "active" && status !== "cancelling", "the end of the look");
-    await eventually(
-      async () => ((await listMigrations(rig, agents)).some(({ status }) => isFinal(status)) ? true : undefined),
-      {
-        timeoutMs: 20_000,
-        what: "the agent that started again to put it right",
-      },
-    );
-    t.same(await settingsOf(rig, rig.a), before);
-    requireMoved(await migrate(rig, agents, b, NAME));
-    await assertOneGuest(t, rig, { name: NAME, at: rig.b });
-  },
-);
+/** Checks that nothing else begins while a guest is looked at, and that an agent that starts anew puts QEMU right. */
+async function killedWhileLooking(t: Test, rig: Rig, from: HostAgents, to: HostAgents): Promise<void> {
+  const before = await settingsOf(rig, from.host);
+  const look = await ferry(rig, from, ["plan", NAME, "--to", to.destinationAddress, "--observe", "60s"]);
+  await settled(rig, from.host, ({ status }) => status === "active", "the look");
+  t.match((await migrate(rig, from, to, NAME)).answer, {
+    error: { code: "guest-busy", message: /looked at for a plan/ },
+  });
+  t.match((await plan(rig, from, to)).answer, { error: { code: "guest-busy" } });
+  from.source.signal("SIGKILL");
+  t.not((await look.ended).code, 0, "ferry plan fails when its agent is killed");
+  const again = await startAgent(rig, from.host, "source");
+  const agents = { ...from, source: again };
+  await settled(rig, from.host, ({ status }) => status !== "active" && status !== "cancelling", "the end of the look");
+  await eventually(
+    async () => ((await listMigrations(rig, agents)).some(({ status }) => isFinal(status)) ? true : undefined),
+    {
+      timeoutMs: 20_000,
+      what: "the agent that started again to put it right",
+    },
+  );
+  t.same(await settingsOf(rig, from.host), before);
+  requireMoved(await migrate(rig, agents, to, NAME));
+  await assertOneGuest(t, rig, { name: NAME, at: to.host });
+}
 
 /** Waits until what QEMU says of its migration fits. */
-async function settled(rig: Rig, fits: (info: MigrationInfo) => boolean, what: string): Promise<void> {
-  const monitor = await rig.observe(rig.a, NAME);
+async function settled(rig: Rig, host: RigHost, fits: (info: MigrationInfo) => boolean, what: string): Promise<void> {
+  const monitor = await rig.observe(host, NAME);
   try {
     const ask = async () => (fits(await monitor.execute("query-migrate")) ? true : undefined);
     await eventually(ask, { timeoutMs: 20_000, what });

@@ -9,25 +9,19 @@ t.setTimeout(900_000);
 
 const CELLS = [
   "first pass: kill source agent",
-  "first pass: kill destination agent",
   "switching: cut for good",
   "destination loading: kill destination QEMU",
-  "loaded: kill destination agent",
   "loaded: kill source QEMU",
   "granted: kill source agent",
-  "granted: stop destination agent 5 s",
   "destination starting: kill destination agent",
   "post-copy, source recording: kill source agent",
   "post-copy, source serving: kill destination agent",
-  "post-copy, last pages: kill source agent",
   "post-copy, destination pulling: kill destination QEMU",
   // hosts, disks, people and supervisors (matrix-world.ts)
   "source granting: kill source host, for good",
   "destination owning: kill destination host, returns",
   "post-copy, destination pulling: outsider's pmemsave at the destination + kill keeper + cut 5 s + kill destination agent",
   "destination loaded: destination disk full for good",
-  "source recording: source disk hanging 7 s",
-  "source granting: outsider's cont at the source",
   "source granting: kill source QEMU, supervisor asks",
 ];
 
