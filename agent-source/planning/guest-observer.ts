@@ -35,8 +35,8 @@ export interface ObserverParts {
 
 /**
  * - `first`: every page comes once.
- * - `settling`: nothing is counted, since the pages that come were dirtied during the first copy, however long that
- *   took, or since QEMU does not sync its bitmap yet.
+ * - `settling`: the pages that come are not counted, since they were dirtied during the whole of the first copy and not
+ *   between two looks, or since QEMU does not sync its bitmap yet.
  * - `paced`: looks at regular intervals.
  * - `close`: looks without a pause between them.
  */
@@ -44,13 +44,14 @@ type Phase = "first" | "settling" | "paced" | "close" | "done";
 
 /**
  * The shortest time from the beginning of the stream to the first look that counts, seconds. QEMU syncs its bitmap when
- * less is left than a threshold. It works the threshold out 100 ms after it began; before that the threshold is 0
- * (migration.c, migration_update_counters), and sections are empty whatever the guest does.
+ * less is left to send than a threshold, which it works out 100 ms after its migration began. Before that the threshold
+ * is 0 (migration.c, migration_update_counters): QEMU does not sync, and sections are empty whatever the guest does.
  */
 const QEMU_SYNCS_AFTER_SECONDS = 0.25;
 
 /**
- * How long the observer waits, once QEMU sends nothing more, until all that is in QEMU's socket was read, milliseconds.
+ * How long the observer waits for the last pages of the first copy once QEMU sends nothing more, milliseconds. After
+ * this time it ends with the pages that have come: pages that the guest's balloon calls free never come.
  */
 const READ_WITHIN_MS = 1000;
 
@@ -209,7 +210,8 @@ export class GuestObserver implements StreamSink {
   }
 
   private endNow(): void {
-    // the wait for what does not come is no part of the first copy, which ended with the last section that was read
+    // the first copy ended with the last section that was read, at `now`: the wait for pages that never come is no part
+    // of it
     if (this.phase === "first") this.firstCopySeconds = this.now - this.phaseBegan;
     else if (this.phase === "paced") this.observedSeconds = this.parts.clock.monotonicMs() / 1000 - this.phaseBegan;
     this.stop();

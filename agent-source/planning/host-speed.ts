@@ -9,12 +9,15 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import type { ZstdPool } from "../../shared/runtime/zstd/zstd-pool.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
 
-/** Raw bytes of a run. They take below a millisecond, and far longer than the run's message to the thread takes. */
+/**
+ * How many raw bytes a run compresses. The compression takes less than a millisecond, but far longer than the run's
+ * message to the thread takes.
+ */
 export const REFERENCE_BYTES = 512 * 1024;
 const LEVEL = 1;
 /** How many runs are made. They take some 20 ms together: a host that is busy for a moment is free in one of them. */
 const RUNS = 20;
-/** The largest speed that is returned, and the inverse of the smallest. What is beyond them is no processor's speed. */
+/** The largest speed that is returned; the smallest is its inverse. No processor's speed lies outside these bounds. */
 const MOST = 8;
 
 /**

@@ -22,9 +22,9 @@ const QUEUE_MS = 30;
 const WINDOW_MIN = 4;
 const WINDOW_START = 8;
 const WINDOW_MAX = 256;
-/** How long the beginning is that is not counted, since TCP has to find the link's rate first, milliseconds. */
+/** For how long the first probes are not counted, milliseconds: TCP has to find the link's rate first. */
 const WARM_UP_MS = 400;
-/** How long probes are counted after that, milliseconds. */
+/** How long probes are counted after WARM_UP_MS, milliseconds. */
 const MEASURE_MS = 800;
 const GIVES_UP_MS = 10_000;
 

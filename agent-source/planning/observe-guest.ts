@@ -1,8 +1,8 @@
 /**
- * Looks at a guest without moving it (docs/design/planning.md#looking-at-a-guest). QEMU migrates to this agent, and its
- * migration is cancelled after the time that was asked for. QEMU can never stop the guest meanwhile: it waits for an
- * acknowledgement that is not given (qemu-settings.ts). With a guest that stands still QEMU does not wait for the
- * acknowledgement. It is told to pause before it completes, and there the look ends.
+ * Looks at a guest without moving it (docs/design/planning.md#looking-at-a-guest). QEMU migrates to this agent, and the
+ * agent cancels that migration after the time that was asked for. QEMU can never stop the guest meanwhile, since it
+ * first waits for an acknowledgement that the agent does not give (qemu-settings.ts). If the guest stands still, QEMU
+ * does not wait for the acknowledgement. The agent has set QEMU to pause before it completes, and ends the look there.
  */
 import { CHOICES } from "../../shared/codec/chooser.ts";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -139,7 +139,7 @@ function counts(observer: GuestObserver, pages: number) {
   const { contentPages, firstCopySeconds, observedSeconds, workingSetPages, dirtiedPages } = observer;
   return {
     pages,
-    // pages that the guest's balloon calls free do not come; they count as zero pages, since neither cost anything
+    // pages that the guest's balloon calls free do not come; they count as zero pages, since neither costs anything
     zeroPages: Math.max(0, pages - contentPages),
     firstCopySeconds,
     observedSeconds,

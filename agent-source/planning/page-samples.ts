@@ -10,8 +10,8 @@ import { type Address, address, PAGE_SIZE } from "../../shared/units.ts";
 import { DELTA_BYTES_MAX } from "../send/precopy-scheduler.ts";
 
 /**
- * How old a base must at least be for a delta to be made of it, seconds; one age for each group of bases. Several ages
- * are sampled, because a delta grows with what is dirtied meanwhile.
+ * The age that a base must have reached before a delta against it is made, seconds; one age for each group of bases.
+ * Several ages are sampled, because a delta grows with what the guest dirties meanwhile.
  */
 const DELTA_AGES = [0, 0.3, 1, 3] as const;
 /** The most pages of the guest that have a base. */
@@ -57,7 +57,7 @@ export class PageSamples {
   private readonly ages = DELTA_AGES.map(() => ({ pages: 0, whole: 0, seconds: 0, bytes: 0, compared: 0, length: 0 }));
   private contentPages = 0;
   private dirtiedPages = 0;
-  /** Every `stride`-th of the frames that the guest's whole pages make is kept, in `slots`. */
+  /** Of the frames that the guest's whole pages fill, every `stride`-th is kept; `slots` says where each one lies. */
   private stride = 1;
   private slots: number[] = [];
   private readonly free = Array.from({ length: FRAMES }, (_, slot) => FRAMES - 1 - slot);
@@ -174,7 +174,8 @@ export class PageSamples {
   private compare(group: number, slot: number, at: Address, age: number): void {
     const seen = this.ages[group]!;
     const rest = this.frameBytes - seen.length;
-    // after the deltas before it where there is room, else over the first of them, which are no better samples
+    // the delta goes after the group's earlier deltas where there is room; else it overwrites the first of these, since
+    // they are no better samples
     const out = this.deltas + group * this.frameBytes + (rest >= DELTA_BYTES_MAX ? seen.length : 0);
     const length = this.kernels.encodeDelta(this.baseAt(slot), at, address(out), DELTA_BYTES_MAX);
     seen.pages++;

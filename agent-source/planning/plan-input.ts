@@ -46,7 +46,10 @@ export function planInput(observed: Observed, link: LinkObservation, terms: Plan
   };
 }
 
-/** Encoded bytes of a page that is sent again, by its base's age: straight lines between the ages that were seen. */
+/**
+ * @returns a function from a base's age, seconds, to the encoded bytes of a page that is sent again. It interpolates
+ *   linearly between the sampled ages; beyond them it gives the bytes of the nearest sampled age
+ */
 function deltaBytes(
   { deltas, levels }: Observed,
   level: CodecChoice["level"],

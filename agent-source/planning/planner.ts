@@ -24,7 +24,10 @@ import { type Observed, observeGuest } from "./observe-guest.ts";
 import { planInput } from "./plan-input.ts";
 import { observationView, predictionViews } from "./plan-view.ts";
 
-/** How long a guest is taken to be as it was seen, so that its plan is applied to migrations, milliseconds. */
+/**
+ * How long after a plan its recommendation is applied to migrations, milliseconds. For this long the guest is taken to
+ * behave as it did when it was looked at.
+ */
 const HOLDS_MS = 10 * 60_000;
 /** The most plans that are remembered. */
 const REMEMBERED = 100;
@@ -140,11 +143,14 @@ interface Seen {
   readonly observed: Observed;
 }
 
-/** Limits what was measured to the migration's bandwidth cap, which is 0 where there is none. */
+/** Limits the measured bandwidth of a link to the migration's bandwidth cap, bytes per second; 0 for no cap. */
 const capped = (link: LinkObservation | undefined, cap: number): LinkObservation | undefined =>
   link === undefined || cap === 0 ? link : { ...link, bytesPerSecond: Math.min(cap, link.bytesPerSecond) };
 
-/** The key of a plan, which applies to migrations of the same guest to the same destination with the same options. */
+/**
+ * The key of a plan. A plan applies to migrations of the same guest to the same destination with the same options,
+ * whichever strategy the plan was asked for.
+ */
 const keyOf = ({ guest, to, options }: MigrateCall): string =>
   JSON.stringify([guest, to, { ...options, strategy: "auto" }]);
 
