@@ -24,6 +24,6 @@ export function between(key: string, value: number, least: number, most: number)
   throw invalid(key, `is ${value}`, `It must be ${range}, in its smallest unit`);
 }
 
-/** Makes the fault of a setting. @param what the end of a sentence that begins with the key */
+/** Makes the fault of a setting. @param what says what is wrong, as the end of a sentence that begins with the key */
 export const invalid = (key: string, what: string, advice: string): MigrationFault =>
   new MigrationFault("configuration", `${key} ${what}`, { advice });

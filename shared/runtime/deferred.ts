@@ -16,7 +16,8 @@ export function deferred<T>(): Deferred<T> {
     resolve = yes;
     reject = no;
   });
-  // each await of the promise still throws the fault; where nothing awaits it, the fault is reported where it arose
+  // without this handler, a fault that nothing awaits would count as an unhandled rejection, although it is reported
+  // where it arose; each await of the promise still throws the fault
   promise.catch(() => undefined);
   return { promise, resolve, reject };
 }

@@ -5,7 +5,10 @@
  *     corrupt-page     the destination changes one byte of a page after all checks
  *     hold-at=STATE    the first migration that enters STATE waits there until the agent gets SIGUSR2
  */
-/** The part of a Logger (log/log.ts) that is used here. The log itself imports this folder. */
+/**
+ * The part of a Logger (log/log.ts) that is used here. The type Logger is not imported, since log/ imports this folder,
+ * and no two folders may import each other.
+ */
 interface Warns {
   warn(fields: object, text: string): void;
 }

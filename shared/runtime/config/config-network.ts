@@ -13,11 +13,14 @@ import type { TlsFiles } from "../files/certificates.ts";
 /** How many connections an agent takes. shared/link/callers/connection-limits.ts enforces these limits. */
 export interface ConnectionConfig {
   /**
-   * The most connections at the same time of callers on a list, or in clear. Connections of unix sockets are counted
-   * apart.
+   * The most connections at the same time: with TLS those of callers on a list, without TLS all connections in clear.
+   * Connections of unix sockets are counted apart.
    */
   readonly max: number;
-  /** The most of these connections that come from one address. */
+  /**
+   * The most of these connections from one network, which is an IPv4 address or the first 64 bits of an IPv6 address.
+   * With TLS, also the most of these connections whose certificates have the same name.
+   */
   readonly perAddress: number;
   /** The most TLS handshakes a second with addresses from which no caller on a list has come lately. */
   readonly handshakesPerSecond: number;
@@ -52,8 +55,8 @@ export interface GivenTls {
 }
 
 /**
- * Compiles the settings of TLS. Half a configuration is refused, since it must not pass for none. What the files hold
- * is checked when they are opened.
+ * Compiles the settings of TLS. Where a file or a list is set and one of the files is missing, the settings are
+ * refused, since they must not count as no TLS at all. What the files hold is checked when they are opened.
  * @returns undefined where no file and no list is set
  * @throws MigrationFault `configuration`
  */
@@ -84,7 +87,8 @@ export function tlsConfig({
 }
 
 /**
- * Checks that each address may be served in this way, and that other agents can dial `advertise`.
+ * Checks that each address may be served with this security, and that other agents can dial `advertise`. An agent that
+ * listens at no address must not have set `advertise`.
  * @throws MigrationFault `configuration`
  */
 export function checkAddresses(listen: readonly string[], advertise: string, security: Serving): void {

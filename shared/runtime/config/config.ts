@@ -1,7 +1,7 @@
 /**
- * Loads the configuration of the agents in three stages: what is given (file, then environment, then command line),
- * what is given over the defaults (convict), and the compiled form. Only the compiled form leaves this file: its units
- * are converted, its paths are absolute and checked, and it is frozen.
+ * Loads the configuration of the agents in three stages: the values that are given (in the file, then in the
+ * environment, then on the command line), these values laid over the defaults (convict), and the compiled form. Only
+ * the compiled form leaves this file: its units are converted, its paths are absolute and checked, and it is frozen.
  */
 import { readFileSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
@@ -88,7 +88,10 @@ export interface SourceConfig extends CommonConfig {
 
 /** What a destination agent is configured with. config-schema.ts documents each key. */
 export interface DestinationConfig extends CommonConfig {
-  /** Directories whose files a source may have put into removable drives; absolute, without links followed. */
+  /**
+   * Directories from which a source may have files put into removable drives: absolute paths, in which symbolic links
+   * are not resolved yet.
+   */
   readonly mediaDirectories: readonly string[];
   readonly receiveWindowBytes: number;
   readonly qemuStartTimeoutMs: number;

@@ -24,7 +24,9 @@ const SUFFIX = ".json";
 const FILE_BYTES_MAX = 1 << 20;
 /** The end of the name of a record's temporary file. */
 const TEMPORARY = ".new";
-/** How many more records than it keeps an agent may have before it prunes its journal at the end of a migration. */
+/**
+ * How many records an agent may have beyond those that it keeps before it prunes its journal at the end of a migration.
+ */
 export const RECORDS_SLACK = 50;
 
 export interface JournalEntry<T> {
@@ -110,9 +112,10 @@ export class Journal<T> {
   }
 
   /**
-   * Makes a later write() of the very same record shorter, for a moment in which every millisecond counts: that write
-   * then only renames the file (docs/design/switchover.md#stopping-the-guest). Until then the earlier record stands,
-   * whatever happens. Never rejects: what could not be prepared is written by write(), which reports its faults.
+   * Prepares a later write() of the very same record, for a moment in which every millisecond counts: that write then
+   * only renames the file and syncs the directory (docs/design/switchover.md#stopping-the-guest). Until that write the
+   * earlier record stands, whatever happens. Never rejects: a record that could not be prepared is written as a whole
+   * by write(), which reports its faults.
    */
   prepare(id: string, record: T): Promise<void> {
     const file = this.path(id);
@@ -123,7 +126,7 @@ export class Journal<T> {
         await this.disk.writeWhole(file + TEMPORARY, text);
         this.prepared.set(id, text);
       } catch {
-        // half a record would keep a full disk full
+        // half a record that is left on a full disk would take room that the next record needs
         await rm(file + TEMPORARY, { force: true });
       }
     }).catch(ignoreOthersFault);
@@ -132,9 +135,10 @@ export class Journal<T> {
   /**
    * Writes a record. Resolves only when the record would survive a power cut. After a fault the earlier record still
    * stands, with two exceptions. Where only the sync of the directory failed, the new record is in its place, and a
-   * power cut may bring the earlier one back. A fault after `withinMs` says only that the disk has not answered: that
-   * write keeps its place in the order of its id, and may still succeed, so a record that must stand instead is to be
-   * written after it. A disk that hangs also keeps one of Node's four file threads busy for each write that it holds.
+   * power cut may bring the earlier one back. A fault after `withinMs` says only that the disk has not answered: the
+   * write keeps its place in the order of its id, and may still succeed. A caller that then wants another record to
+   * stand has to write that record afterwards. A disk that hangs also keeps one of Node's four file threads busy for
+   * each write that it does not answer.
    * @throws MigrationFault `state-directory`
    */
   write(id: string, record: T, { withinMs }: WriteOptions = {}): Promise<void> {
@@ -148,7 +152,7 @@ export class Journal<T> {
           if (!isPrepared) await this.disk.writeWhole(file + TEMPORARY, text);
           await rename(file + TEMPORARY, file);
         } catch (thrown) {
-          // half a record would keep a full disk full
+          // half a record that is left on a full disk would take room that the next record needs
           await rm(file + TEMPORARY, { force: true }).catch(ignoreOthersFault);
           throw thrown;
         }
@@ -179,7 +183,8 @@ export class Journal<T> {
     });
     if (text === undefined) return undefined;
     const record = this.parse(id, file, text);
-    // what was written since this read began is newer, and latest() gives one object for as long as it is the latest
+    // a record that was written since this read began is newer; and a record that is known already is not replaced by
+    // an equal one, so that latest() returns one object until another record is written
     if (this.changes === before && !this.newest.has(id)) this.newest.set(id, record);
     return record;
   }
@@ -220,7 +225,7 @@ export class Journal<T> {
   /**
    * Removes the records for which `isOver` is true, those with the oldest files first, until at most `keep` are left.
    * Only records that this journal has read or written count, so list() comes first.
-   * @param slack nothing is done while there are at most so many more
+   * @param slack nothing is removed while there are at most `keep` + `slack` of these records
    */
   async prune(isOver: (record: T) => boolean, keep: number, slack = 0): Promise<void> {
     const over = [...this.newest].filter(([, record]) => isOver(record)).map(([id]) => id);

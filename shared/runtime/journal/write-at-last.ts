@@ -17,7 +17,7 @@ const AGAIN_MAX_MS = 30_000;
 
 interface AtLast {
   readonly log: Logger;
-  /** Aborted when the agent leaves, which ends the tries. */
+  /** Aborted when the agent stops, which ends the tries. */
   readonly leaving: AbortSignal;
   /** What follows if the record is never written, for the log. */
   readonly otherwise: string;
@@ -39,7 +39,8 @@ export async function writeAtLast<T>(journal: Journal<T>, id: string, record: T,
     if (mine.get(id) === record) mine.delete(id);
   } catch (thrown) {
     parts.log.warn({ fault: MigrationFault.from(thrown).message }, parts.otherwise);
-    // a record that was written meanwhile stands, and so does one that was given to writeAtLast() since
+    // the record is no longer wanted once the journal has taken a record of the migration since, be it this one or
+    // another, or once a later record was given to writeAtLast()
     const isWanted = (): boolean => mine.get(id) === record && journal.latest(id) === before;
     void writeLater(journal, id, record, parts, isWanted).finally(() => {
       if (mine.get(id) === record) mine.delete(id);

@@ -1,8 +1,8 @@
-/** Writes the journal while a guest is stopped: a disk that hangs must not keep the guest stopped. */
+/** Writes a record into the journal in bounded time: a disk that hangs must not keep a guest stopped. */
 import type { Journal } from "./journal.ts";
 
 /**
- * How long such a write may take, milliseconds. A record that is not written by then counts as not written
+ * How long the write of a record may take, milliseconds. A record that is not written by then counts as not written
  * (docs/design/ownership.md, rule 17).
  */
 const WITHIN_MS = 5000;

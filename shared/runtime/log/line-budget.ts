@@ -8,8 +8,8 @@ import { type Clock, systemClock } from "../clock.ts";
 /** The time that a budget is for, milliseconds. */
 const WITHIN_MS = 60_000;
 /**
- * The most kinds of lines of one cause that are counted apart; all further kinds count as one. Texts are constants of
- * this program, except those of faults.
+ * The most kinds of lines of one cause that are counted apart; all further kinds count as one. The limit is needed
+ * because the texts of faults, unlike all other texts, are not constants of this program.
  */
 const KINDS_MAX = 64;
 const OTHER_KINDS = "of further kinds";

@@ -10,8 +10,8 @@ export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /**
- * How many bytes of lines wait for the reader of stderr. Beyond this, lines are dropped, since a reader that stands
- * still must not stop an agent that holds a guest.
+ * How many bytes of lines may wait until the reader of stderr takes them. Lines beyond this are dropped, since a reader
+ * that takes no more lines must not stop an agent that holds a guest.
  */
 const BUFFERED_BYTES_MAX = 1 << 20;
 

@@ -7,7 +7,8 @@ import { Worker } from "node:worker_threads";
 import { LET_GO, READY } from "./zstd-jobs.ts";
 
 /**
- * Limits of a thread's heap, MiB. They can be small: a thread handles numbers, and what it compresses lies elsewhere.
+ * Limits of a thread's heap, MiB. They can be small: a thread handles numbers, and the data that it compresses lies
+ * outside its heap, in the shared memory.
  */
 const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 24, codeRangeSizeMb: 8 };
 /**
@@ -32,8 +33,8 @@ export function takeThread(): Worker {
 }
 
 /**
- * Removes the listeners of each event by its name. Without a name, Node's own listeners on the worker would be removed
- * too, and by these a worker that is listened to keeps the program alive.
+ * Removes the listeners of each event by the event's name. A removal without a name would also remove Node's own
+ * listeners on the worker, with which Node keeps the program alive for as long as the worker has a listener.
  */
 function forgetListeners(worker: Worker): void {
   for (const event of ["message", "error", "exit"]) worker.removeAllListeners(event);
