@@ -17,7 +17,10 @@ export interface ActivePushOptions {
   /** The awaited pages that QEMU was asked for. The owner takes pages out when they have come. */
   readonly asked: PageSet;
   readonly heat: HeatMap;
-  /** The most pages that are asked for after a page for which the guest has waited; 0 for none. */
+  /**
+   * When the guest has waited for a page, at most this many of the pages that follow it in memory are asked for; 0 asks
+   * for none.
+   */
   readonly aheadPages: number;
   /** True if the hottest pages are asked for before the rest. */
   readonly byHeat: boolean;
@@ -26,8 +29,8 @@ export interface ActivePushOptions {
 /** How many of the pages that follow a page in memory are asked for when the guest has jumped to that page. */
 const WINDOW_MIN = 32;
 /**
- * How many of the pages that lie in memory before a page are asked for when the guest has jumped to that page. What
- * belongs together lies on both sides of such a page (docs/design/post-copy.md#the-order-of-pages).
+ * How many of the pages that lie in memory before a page are asked for when the guest has jumped to that page. Data
+ * that belongs together lies on both sides of such a page (docs/design/post-copy.md#the-order-of-pages).
  */
 export const BEHIND_PAGES = 16;
 
@@ -40,7 +43,7 @@ export class ActivePush {
   /** The pages of [ahead, aheadEnd) lie around the last page for which the guest waited, and come next. */
   private ahead = 0;
   private aheadEnd = 0;
-  /** How many pages are asked for after that page. */
+  /** How many of the pages that follow the last page for which the guest waited are asked for. */
   private window = 0;
   /** The page from which the rest is looked for, in the order of memory. */
   private linear = 0;

@@ -5,13 +5,13 @@
  *     STOP │ discards │ package │ pages, each once, in their last versions … END EOF
  *          └ no page is sent    └ pages are sent in the order of postcopy-scheduler.ts
  *
- * A page that was captured before and that QEMU does not discard is in its last version. The agent adds such pages to
- * the discards and sends them itself, so nothing has to be sent while the guest is stopped. A page that is pending and
+ * A page that is pending and that QEMU does not discard is in its last version. The agent adds such pages to the
+ * discards and sends them itself, so none of them has to be sent while the guest is stopped. A page that is pending and
  * that QEMU discards comes again, so the pending version is dropped.
  *
  * QEMU goes through the guest's memory as fast as it is read, and sends pages that it is asked for before the others.
  * The agent asks it for the pages that are to be sent next (active-push.ts), and reads no faster than the link takes
- * the pages, so that few pages lie before one for which the guest waits.
+ * the pages, so that few pages queue before a page for which the guest waits.
  *
  * Until the package is complete, PrecopyCapture takes the pages of the stream; after that, this class takes them.
  */
@@ -35,7 +35,10 @@ export interface PostcopyCaptureOptions {
   readonly sender: FrameSender;
   /** How many pages the guest has, in all RAM blocks. */
   readonly pageCount: number;
-  /** Active push: the most pages that QEMU is asked for after a page for which the guest has waited. */
+  /**
+   * When the guest has waited for a page, active push asks QEMU for at most this many of the pages that follow it in
+   * memory; 0 asks for none.
+   */
   readonly aheadPages: number;
   /** Writes on QEMU's return path. */
   readonly answer: (bytes: Uint8Array) => void;
@@ -64,7 +67,7 @@ type Phase = "precopy" | "discarding" | "packaged" | "flowing";
 const LOOKAHEAD_PAGES = 256;
 /** The fewest pages that are worth asking QEMU for. */
 const ASK_PAGES_MIN = 64;
-/** The size of the package's length, which goes before the package, bytes. */
+/** The size of the field before the package that has the package's length, bytes. */
 const LENGTH_BYTES = 4;
 
 export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
@@ -85,7 +88,7 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
    * the first one, and answers no requests for pages.
    */
   private takesRequests = true;
-  /** The package after its length, as far as it has come. */
+  /** The length field and, after it, the package. The first `deviceBytes` bytes are filled in. */
   private device: Uint8Array = new Uint8Array(0);
   private deviceBytes = 0;
 
@@ -261,7 +264,7 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
     this.options.resumeIntake();
   }
 
-  /** Asks QEMU for the pages that are to be sent next, as far as the link takes them soon. */
+  /** Asks QEMU for the pages that are to be sent next, at most as many as LOOKAHEAD_PAGES leaves room for. */
   askOn(): void {
     if (this.phase !== "flowing") return;
     const room = LOOKAHEAD_PAGES - this.asked.size - this.options.scheduler.pages.pendingCount;
@@ -278,7 +281,8 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
 
   /**
    * Takes a request of the destination's guest, which waits for these pages.
-   * @throws MigrationFault `peer-invalid` for pages that the guest does not have, and for more than REQUESTED_PAGES_MAX
+   * @throws MigrationFault `peer-invalid` for pages that the guest does not have, for more than REQUESTED_PAGES_MAX
+   *   pages, and for a request of no page
    */
   request(firstPage: number, pageCount: number): void {
     if (pageCount === 0 || pageCount > REQUESTED_PAGES_MAX || firstPage + pageCount > this.options.pageCount)

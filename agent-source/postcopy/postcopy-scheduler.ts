@@ -31,8 +31,8 @@ export interface PostcopyOrder {
 /** The most pages in a frame of pages for which the guest waits: with more, the first would wait for the last. */
 const URGENT_PAGES = 16;
 /**
- * The most zero pages in a frame: bounds the time of one call. Pages that were sent or dropped before do not count,
- * since each is passed over only once.
+ * The most zero pages in a frame. This bounds the time that one call of fill() takes. Pages that were sent or dropped
+ * before do not count, since each is passed over only once.
  */
 const ZERO_PAGES = 16384;
 /** How many pages after the last page for which the guest waited are searched for captured pages. */

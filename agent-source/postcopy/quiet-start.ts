@@ -1,9 +1,9 @@
 /**
- * The first moments of a guest at its destination in post-copy. Its kernel and its program need some dozens of pages,
- * one after the other, before they get anything done. Pages for which the guest does not wait would take the link and
- * the processors from the next page that it needs. So for a moment after each of the first requests, only requested
- * pages are sent (docs/design/post-copy.md#what-queues-before-a-requested-page). Pure: times are passed in,
- * milliseconds.
+ * Limits what is sent in the first moments of a guest at its destination in post-copy. The guest's kernel and program
+ * need some dozens of pages, one after the other, before they get anything done. Pages for which the guest does not
+ * wait would take the link and the processors from the next page that it needs. So for a moment after each of the first
+ * requests, only requested pages are sent (docs/design/post-copy.md#what-queues-before-a-requested-page). Pure: times
+ * are passed in, milliseconds.
  */
 
 /**
@@ -19,7 +19,7 @@ const QUIET_MS = 5;
 
 export class QuietStart {
   private requests = 0;
-  /** How many requests there were at the last look. */
+  /** The value of `requests` at the last call of waitMs(). */
   private seen = 0;
   /** When new requests were last seen, milliseconds. */
   private seenMs = Number.NEGATIVE_INFINITY;
