@@ -1,4 +1,4 @@
-/** The result of a completed migration, from what the session counted and from the times of both hosts' clocks. */
+/** Makes the result of a completed migration from what the session counted and from times of both hosts' clocks. */
 
 import type { Downtime, MigrationResult, PostcopyResult } from "../../shared/protocol/report.ts";
 import type { Complete, Running } from "../../shared/protocol/stream-messages.ts";
@@ -20,7 +20,7 @@ export interface SwitchTimes {
   readonly compared: Compared;
 }
 
-/** The result of a comparison in which no page differs but one that has to differ. */
+/** The result of a comparison of the memory: all pages are alike but those that `exceptions` describes. */
 export interface Compared {
   /** How many pages are alike. */
   readonly pages: number;
@@ -91,7 +91,10 @@ export function migrationResult(cx: Measured, outcome: Outcome): MigrationResult
   };
 }
 
-/** How long the guest stood still, and in what. The parts add up to the total. */
+/**
+ * Computes how long the guest stood still, and how much of that time each part of the switchover took. The parts add up
+ * to the total.
+ */
 function downtimeOf({ session: { meter }, times, running }: Outcome): Downtime {
   const ms = (fromUs: number, toUs: number): number => Math.max(0, (toUs - fromUs) / 1000);
   const totalMs = ms(times.stoppedUs, meter.toLocal(running.resumedAtUs));
@@ -104,7 +107,7 @@ function downtimeOf({ session: { meter }, times, running }: Outcome): Downtime {
   return { totalMs, lastPagesMs, deviceStateMs, loadMs, verifyMs, commitMs, clockErrorMs: meter.clockErrorMs };
 }
 
-/** What post-copy did after RESUME. */
+/** What post-copy did from the guest's start at the destination (QEMU's event RESUME) until its last page had come. */
 function postcopyResult({ session, running }: Outcome, { completedAtUs, service }: Complete): PostcopyResult {
   return {
     seconds: Math.max(0, completedAtUs - running.resumedAtUs) / 1e6,

@@ -1,4 +1,7 @@
-/** What the two agents agreed on, by name. The operator sees it before the first page, and with the result. */
+/**
+ * Describes what the two agents agreed on, as a text for each name. The operator sees the texts before the first page,
+ * and with the result.
+ */
 import type { LinkLimits } from "../../shared/link/link.ts";
 import { securityOf } from "../../shared/link/tls/security.ts";
 import { versionText } from "../../shared/protocol/handshake.ts";
@@ -13,7 +16,7 @@ export interface Negotiated {
   readonly call: MigrateCall;
   readonly config: SourceConfig;
   readonly limits: LinkLimits;
-  /** Why the agents chose the strategy, where a plan did; else empty. */
+  /** Why a plan recommends the strategy, where the agents took the strategy from a plan; else empty. */
   readonly chosenBecause: string;
 }
 
