@@ -1,5 +1,6 @@
 /**
- * Logs for how long an agent's event loop stands still at most: a line a second, at the level debug. For measurements.
+ * Logs for how long an agent's event loop was blocked, for measurements: once a second, at the level debug, the longest
+ * time and the 99th percentile of that second.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { systemClock } from "../clock.ts";

@@ -35,7 +35,8 @@ export function operatorSocket(config: CommonConfig): OperatorSocket | undefined
   try {
     if (dirname(path) === runtimeDirectory) {
       const { gid, mode } = statSync(runtimeDirectory);
-      // the units have made the directory so, and forbid chown(2)
+      // under systemd the directory was made for the group (docs/operations.md, "Who may call"), and the agents' units
+      // forbid chown(2)
       if (gid !== group) chownSync(runtimeDirectory, -1, group);
       if ((mode & PERMISSIONS) !== OWNER_AND_PASSAGE)
         chmodSync(runtimeDirectory, (mode & SET_GROUP) | OWNER_AND_PASSAGE);

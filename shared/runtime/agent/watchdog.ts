@@ -35,7 +35,7 @@ export function watchdogLimitMs(env: NodeJS.ProcessEnv, pid: number = process.pi
  * sd_watchdog_enabled(3) advises.
  * @param limitMs the time within which systemd wants to hear of this process
  * @param tell rejects when systemd did not take note
- * @returns a function that ends this
+ * @returns a function that ends the calls
  */
 export function feedWatchdog(
   limitMs: number,

@@ -43,8 +43,8 @@ const FLOCK_PROGRAMS = ["/usr/bin/flock", "/bin/flock"];
 /** The descriptor in flock(1) of the directory or file that is locked: the first one after the standard ones. */
 const SHARED_DESCRIPTOR = 3;
 /**
- * How the file that is locked is opened. Its mode lets only the agent's user open it, since every process that can open
- * a file can also lock it.
+ * How the file that is locked is opened. A new file gets mode 0600, so only the agent's user can open it: every process
+ * that can open a file can also lock it.
  */
 const NEW_FILE = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Exit code of flock(1) when another process has the lock. */
@@ -88,7 +88,7 @@ interface Place {
   /** The setting that names the directory. */
   readonly key: string;
   readonly directory: string;
-  /** What the directory is locked for. */
+  /** What the directory is locked for: a part of its abstract name. */
   readonly purpose: string;
   /** The file in the directory that is locked instead of the directory, since an agent of the other kind shares it. */
   readonly file?: string;

@@ -96,7 +96,7 @@ export class Certificates {
     return this.material;
   }
 
-  /** Calls the listener each time when new files are in use. @returns a function that ends this */
+  /** Calls the listener each time when new files are in use. @returns a function that removes the listener */
   onChange(listener: (material: KeyMaterial) => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);

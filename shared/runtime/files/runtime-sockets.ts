@@ -16,8 +16,8 @@ const MIGRATION_SOCKETS = {
 } as const;
 
 /**
- * The kinds of sockets of a warm-up. The two agents have different names, since each removes at its start what its
- * earlier process has left behind.
+ * The kinds of sockets of a warm-up. The two agents use different kinds, since each agent removes at its start the
+ * sockets that its earlier process has left behind.
  */
 export const REHEARSAL_SOCKETS = {
   source: ["rehearsal", "rehearsal-peer", "rehearsal-monitor"],

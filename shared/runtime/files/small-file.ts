@@ -1,6 +1,7 @@
 /**
- * Reads files that others may have put there. The kind and the size are those of the file that is open, not of what
- * stood at its path a moment before, and no more than the bound is read of a file that grows meanwhile.
+ * Reads files at paths where other users may have put something else. The kind and the size that are checked are those
+ * of the file that is open, not of what stood at its path a moment before. Of a file that grows meanwhile, at most one
+ * byte beyond the bound is read.
  */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
@@ -19,7 +20,7 @@ export async function readSmallFile(path: string, bytesMax: number): Promise<str
     if (!stats.isFile()) throw refused("is not a regular file");
     if (stats.size > bytesMax) throw tooLong(bytesMax);
     const chunks: Buffer[] = [];
-    // `end` is the last byte that is read
+    // `end` is the index of the last byte that is read: one byte beyond the bound shows that the file is too long
     for await (const chunk of handle.createReadStream({ end: bytesMax, autoClose: false })) chunks.push(chunk);
     const bytes = Buffer.concat(chunks);
     if (bytes.length > bytesMax) throw tooLong(bytesMax);

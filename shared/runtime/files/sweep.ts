@@ -6,7 +6,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { removeLeft } from "./remove-left.ts";
 
-/** ID.KIND. */
+/** Matches the name ID.KIND of a migration's file. */
 const NAME = /^[0-9a-f]{12}\.([a-z-]+)$/;
 
 /** Removes the files ID.KIND of the given kinds. @returns the names that are gone */

@@ -20,7 +20,7 @@ const TICKS_PER_SECOND = 100;
 /**
  * Reads the times of a guest's virtual processors.
  * @param threads the ids of their threads, as QMP's `query-cpus-fast` names them
- * @returns undefined when one of them cannot be looked at
+ * @returns undefined when there is no thread, or when one of the threads cannot be looked at
  */
 export async function processorTimes(threads: readonly number[]): Promise<ProcessorTimes | undefined> {
   const [first] = threads;

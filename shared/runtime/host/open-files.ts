@@ -1,6 +1,7 @@
 /**
  * Checks how many files and sockets an agent may have open (`ulimit -n`, `LimitNOFILE=`). An agent that reaches this
- * limit in the middle of a migration can neither read its journal nor take a connection, so it looks at its start.
+ * limit in the middle of a migration can neither read its journal nor take a connection, so the limit is checked when
+ * the agent starts.
  */
 import { readFile } from "node:fs/promises";
 import { MigrationFault } from "../../fault.ts";

@@ -75,8 +75,8 @@ export async function hasEnded(process: IdentifiedProcess, table: ProcessTable =
 }
 
 /**
- * True for a process that has ended and was only not waited for: it has one thread at most. If it still has more
- * threads, one of them may be in the kernel and write to the guest's disks.
+ * True for a process that has ended, but whose parent has not waited for it yet: it has one thread at most. If it still
+ * has more threads, one of them may be in the kernel and write to the guest's disks.
  */
 const hasNoThreads = (state: string, threads: number): boolean => (state === "Z" || state === "X") && threads <= 1;
 

@@ -1,8 +1,9 @@
 /**
  * Keeps Node's inspector closed, unless the agent was started with it. Each agent imports this module as early as it
  * can. SIGUSR1 would open the inspector to every user of the host, who could then run code in the agent. Node's own
- * switch against that, --disable-sigusr1, is not in the first lines of the agents: a Node that is too old does not know
- * the switch, and would end on it before the program could say that Node is too old (docs/decisions/0050).
+ * switch against that, --disable-sigusr1, is not among the options in the first lines of the agents' programs (`#!`): a
+ * Node that is too old does not know the switch, and would end on it before the program could say that Node is too old
+ * (docs/decisions/0050).
  */
 import inspector from "node:inspector";
 

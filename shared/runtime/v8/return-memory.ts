@@ -1,7 +1,7 @@
 /**
- * Gives the memory of a migration that has ended back to the host, and keeps down the memory of Buffers meanwhile. The
- * memory of a migration is a WebAssembly memory of hundreds of megabytes, which belongs to an object of a few bytes. V8
- * sees no reason to collect such an object, so the memory of the next migration would come on top.
+ * Gives the memory of a migration that has ended back to the host, and keeps down the memory of Buffers during
+ * migrations. The memory of a migration is a WebAssembly memory of hundreds of megabytes, which belongs to an object of
+ * a few bytes. V8 sees no reason to collect such an object, so the memory of the next migration would come on top.
  */
 import { setFlagsFromString } from "node:v8";
 import { measureMemory, runInNewContext } from "node:vm";
@@ -22,8 +22,8 @@ function collect(...options: Parameters<Collect>): void {
 }
 
 /**
- * Collects garbage step by step, between other work. To be called when the last reference is gone. Resolves when the
- * collection is done.
+ * Collects garbage step by step, between other work. The caller drops its last reference to what is to be collected
+ * before the call. Resolves when the collection is done.
  *
  * The collection is asked for as a measurement of memory, which V8 makes while it marks in steps. A collection in one
  * piece, such as gc(), forgets every shape of object that has no object left, together with what V8 has learned about

@@ -5,8 +5,8 @@
 import { whyNodeIsTooOld } from "./node-version.ts";
 
 /**
- * The exit code of all three programs under such a Node. `ferry may-start` also has it where it could not look
- * (docs/operations.md).
+ * The exit code of all three programs under a Node that is too old. `ferry may-start` also exits with this code when it
+ * cannot find out whether the guest may start (docs/operations.md).
  */
 const TOO_OLD_EXIT = 255;
 
