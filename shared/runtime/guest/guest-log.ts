@@ -9,9 +9,9 @@ import { join } from "node:path";
 import { type Clock, systemClock } from "../clock.ts";
 import { removeLeft } from "../files/remove-left.ts";
 
-/** The most bytes of the file, and of the older file beside it. */
+/** The most bytes of the log. The older log beside it has at most as many. */
 export const LOG_BYTES_MAX = 256 << 10;
-/** How long the reader may take to write the last words of a QEMU that has ended, milliseconds. */
+/** How long the reader may take to write the last output of a QEMU that has ended, milliseconds. */
 const WRITES_WITHIN_MS = 5000;
 /** The pause between two looks at the pipe, milliseconds. */
 const LOOK_MS = 5;

@@ -37,7 +37,10 @@ export async function meetingPlaces(runtimeDirectory: string): Promise<readonly 
   return [runtimeDirectory, ...names.map((name) => join(parent, name))];
 }
 
-/** The mode of a socket or file of the agent to which a QEMU of another user may connect, or may write. */
+/**
+ * The mode of the agent's sockets to which a QEMU of another user may connect, and of its files to which that QEMU may
+ * write.
+ */
 const WRITABLE = 0o602;
 
 /** True when the path is in a directory of another user, as whom the guest's QEMU runs. */

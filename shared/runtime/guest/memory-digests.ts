@@ -22,7 +22,7 @@ export const STRETCH_BYTES = 16 << 20;
  */
 const PAGES_A_TURN = 256;
 
-/** Makes QEMU write guest-physical [start, start + byteLength) to `path`. */
+/** Makes QEMU write the guest-physical memory [start, start + byteLength) to the file `path`. */
 export type SaveMemory = (start: number, byteLength: number, path: string) => Promise<unknown>;
 
 /**

@@ -42,7 +42,7 @@ export async function processBehind(
   throw cannotBeFound(path, named.length);
 }
 
-/** True when `pid` is this process or a descendant of it: a command may start QEMU and wait for its end. */
+/** True when `pid` is `process` or a descendant of it: the command of a guest may start QEMU and wait for its end. */
 export async function isOf(pid: number, process: IdentifiedProcess): Promise<boolean> {
   for (let at: number | undefined = pid; at !== undefined && at > 1; at = await parentOf(at))
     if (at === process.pid) return (await identify(at)) === process.identity;
@@ -58,13 +58,14 @@ async function numberInStatus(pid: number, line: RegExp): Promise<number | undef
 
 /**
  * Tells whether a process can be a QEMU of a guest, or a program that starts one: it belongs to root, to the agent's
- * own user, or to the user whose directory the guest's monitor is in. What other users let run may look like any
- * command.
+ * own user, or to the user whose directory the guest's monitor is in. The command line of another user's process proves
+ * nothing, since that user can run a program under any command line.
  * @param path the path of the guest's monitor
  */
 export async function isTrusted(pid: number, path: string): Promise<boolean> {
   const trusted = [0, process.getuid?.(), strangerAt(path)];
-  // a program with the set-user-ID bit has the effective user root, and its words are those of its real user
+  // a program with the set-user-ID bit of root has root as its effective user, but its real user has written its
+  // command line
   const users = await Promise.all([userOf(pid), numberInStatus(pid, /^Uid:\s*(\d+)/m)]);
   return users.every((user) => user !== undefined && trusted.includes(user));
 }
@@ -76,7 +77,7 @@ const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pi
 /**
  * Identifies a process that was found. QEMU itself has named the thread by which the process was found. Where the guest
  * has a user of its own, the process must belong to that user: a guest that broke out of its QEMU could otherwise name
- * another process, and the agent would do to that process what was meant for this one.
+ * another process, and the agent would take that process for the guest's QEMU.
  */
 async function identified(pid: number, path: string): Promise<IdentifiedProcess> {
   const owner = strangerAt(path);

@@ -24,7 +24,7 @@ const CHARACTER_DEVICES: readonly string[] = [
  */
 export const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-/** True for a command that does not ask QEMU to forbid itself to start programs. */
+/** True for a command without a `-sandbox` that forbids QEMU to start programs. */
 export const lacksSandbox = (command: readonly string[]): boolean =>
   !command.some((word, index) => {
     if (optionOf(word) !== "sandbox") return false;
@@ -105,7 +105,11 @@ function backendBytes(value: string): number {
   return sizeOf(keysOf(rest).get("size"), "B") ?? 0;
 }
 
-/** Reads a size as QEMU does. @param unit that of a number without one @returns bytes; undefined for another text */
+/**
+ * Reads a size as QEMU does.
+ * @param unit the unit of a number that is written without a unit
+ * @returns bytes; undefined for another text
+ */
 function sizeOf(text: string | undefined, unit: "B" | "M"): number | undefined {
   const [, digits, given = ""] = /^(\d+(?:\.\d+)?)([BKMGTPE]?)$/i.exec(text ?? "") ?? [];
   if (digits === undefined) return undefined;
@@ -136,7 +140,7 @@ function socketOf(option: string, word: string, value: string): Socket | undefin
   const [where = "", ...rest] = partsOf(value.replace(/^mon:/, ""));
   const [, kind, address] = /^(unix|tcp|telnet|tn3270|websocket):(.*)$/s.exec(where) ?? [];
   if (kind === undefined) return undefined;
-  // QEMU's stub for gdb waits for no client over TCP, whatever is said
+  // QEMU's stub for gdb waits for no client over TCP, whatever its option says
   const mayWait = option !== "gdb" || kind === "unix";
   return { written, path: kind === "unix" ? address : undefined, waits: mayWait && waits(keysOf(rest)) };
 }
