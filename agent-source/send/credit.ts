@@ -30,8 +30,8 @@ type Link = Rates & Pick<LinkMeter, "knownRoundTripMs">;
  */
 const ANSWER_MS = 4;
 /**
- * The credit goes by the peak rate, but by no more than this multiple of the measured rate. With little on its way the
- * measured rate is what the credit lets through, and a credit computed from that rate would keep itself small. A link
+ * The credit goes by the peak rate, but by no more than this multiple of the measured rate. While few bytes are in
+ * flight, that rate is only what the credit lets through, and a credit computed from it would keep itself small. A link
  * whose measured rate is further below its peak has become slower (docs/design/credit-and-frames.md#deep-credit).
  */
 const SLOWER = 4;

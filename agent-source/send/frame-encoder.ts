@@ -1,6 +1,7 @@
 /**
  * Makes a frame ready to be sent: computes its checksum, and has it compressed where that is worth it. Compression runs
- * on threads of its own, so frames end in any order; FrameSender gives them to the channel in theirs.
+ * on threads of its own, so compressions end in any order; FrameSender gives the frames to the channel in the order of
+ * its line.
  */
 import type { CompressionChooser } from "../../shared/codec/chooser.ts";
 import { MigrationFault } from "../../shared/fault.ts";

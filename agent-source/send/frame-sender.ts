@@ -123,7 +123,10 @@ export class FrameSender {
     return new Promise((resolve) => this.idleWaiters.push(resolve));
   }
 
-  /** Takes an acknowledgement. @throws MigrationFault `peer-invalid` when it acknowledges what was never sent */
+  /**
+   * Takes an acknowledgement.
+   * @throws MigrationFault `peer-invalid` when it acknowledges what was never sent, or less than an earlier one did
+   */
   acknowledge(sequence: number, appliedBytes: number): void {
     this.flight.acknowledge(sequence, appliedBytes, this.sequence);
     this.pump();
@@ -139,7 +142,8 @@ export class FrameSender {
 
   /** Makes and sends as many frames as the link has room for. */
   pump(): void {
-    // a channel that is over calls `taken` within send(), and `taken` pumps: no frame must be made inside another
+    // a closed channel calls the callback of send() before send() returns, and that callback calls pump(): no frame may
+    // be made while pump() makes another
     if (this.stopped || this.building) return;
     this.building = true;
     const pagesBefore = this.parts.pages.pendingCount;

@@ -23,13 +23,13 @@ export interface FrameSource {
   quietMs(nowMs: number): number;
   /**
    * Makes a frame of pages that the guest waits for.
-   * @param at where frameBufferBytes(frameBytes) are free; the frame is somewhere in these
+   * @param at where frameBufferBytes(frameBytes) bytes are free; the frame lies somewhere in them, from `frameAt` on
    * @returns the frame's length before compression, bytes; 0 when the guest waits for none
    */
   fillUrgent(at: Address): number;
   /**
    * Makes a frame of the pages that are next.
-   * @param at where frameBufferBytes(frameBytes) are free; the frame is somewhere in these
+   * @param at where frameBufferBytes(frameBytes) bytes are free; the frame lies somewhere in them, from `frameAt` on
    * @returns the frame's length before compression, bytes; 0 when there are no pages to send now
    */
   fill(at: Address): number;

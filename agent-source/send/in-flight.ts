@@ -76,7 +76,7 @@ export class InFlight {
   /**
    * Takes an acknowledgement of all frames up to number `sequence`, and of `appliedBytes` bytes in all.
    * @param lastSequence the number of the last frame that was made
-   * @throws MigrationFault `peer-invalid` when it acknowledges what was never sent
+   * @throws MigrationFault `peer-invalid` when it acknowledges what was never sent, or less than an earlier one did
    */
   acknowledge(sequence: number, appliedBytes: number, lastSequence: number): void {
     if (sequence < this.ackedSequence || sequence > lastSequence || appliedBytes < this.ackedBytes)

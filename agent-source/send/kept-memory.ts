@@ -1,7 +1,8 @@
 /**
  * Keeps the memory of a session that has ended for the next one. Memory that a process touches for the first time costs
- * a page fault for each 4 KiB, and on a virtual machine whose host has to find the page as well several times as much:
- * a migration touches some hundred MiB of arena and bases (docs/design/memory-and-v8.md#memory-that-stays).
+ * a page fault for each 4 KiB. Such a fault costs several times as much on a virtual machine whose host has to find the
+ * page as well. A migration touches some hundred MiB of arena and bases
+ * (docs/design/memory-and-v8.md#memory-that-stays).
  *
  * Invariants:
  *
@@ -56,8 +57,8 @@ export class KeptMemory {
 
   /**
    * Clears the memory of a session that has ended, between other work, and keeps it.
-   * @param usedBytes how many bytes of the memory, from its start, the session may have written to, those of the
-   *   kernels included, which stay as they are
+   * @param usedBytes how many bytes of the memory, from its start, the session may have written to. They include the
+   *   bytes that are reserved for the kernels, which put() does not clear
    */
   async put(kernels: PageKernels, usedBytes: number): Promise<void> {
     for (let at = KERNEL_RESERVED_BYTES; at < usedBytes; at += CLEARS_BYTES) {
@@ -80,8 +81,8 @@ export class KeptMemory {
 }
 
 /**
- * Clears [from, to) of the memory, a page of zeros at first, which is then copied. In shared memory Uint8Array.fill()
- * writes byte by byte, which took a tenth of a source agent's processor time.
+ * Clears [from, to) of the memory: fills one page with zeros, and copies the part that is clear until all of it is. In
+ * shared memory Uint8Array.fill() writes byte by byte, which took a tenth of a source agent's processor time.
  */
 function clear(kernels: PageKernels, from: number, to: number): void {
   let cleared = Math.min(PAGE_SIZE, to - from);

@@ -42,13 +42,16 @@ export interface SchedulerOptions {
 export const DELTA_BYTES_MAX = 1800;
 /** What a page that is sent again is taken to cost until some were measured, bytes. */
 const DELTA_BYTES_GUESS = 512;
-/** A mean of the bytes is computed each time when this many pages were sent again. */
+/** `againBytes` is computed anew once at least this many pages were sent again since it was last computed. */
 const AGAIN_PAGES = 16;
 /** `againBytes` counts as measured, and not as a guess, once it comes from this many pages that were sent again. */
 const KNOWN_PAGES = 256;
 /** The least weight of the newest mean in `againBytes`. */
 const SMOOTHING = 0.3;
-/** How many zero pages one fill() looks at, if it finds one to send among them: bounds the time that the call takes. */
+/**
+ * How many zero pages one call of fill() looks at; this bounds the time of the call. A call whose frame is still empty
+ * looks at more, until it finds a page to send.
+ */
 const ZERO_SCAN_MAX = 65536;
 /** About how many bytes a record has beside its page or delta. */
 export const RECORD_BYTES = 3;

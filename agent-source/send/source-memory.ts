@@ -50,8 +50,9 @@ export interface SourceMemory {
 /** The most bytes of a memory: WebAssembly's 4 GiB less one of its pages of 64 KiB. */
 const MEMORY_BYTES_MAX = 2 ** 32 - 65536;
 /**
- * Memories have a multiple of this length, so that the memory of one strategy fits the next migration's, which may need
- * a little more room. Memory that is never touched costs nothing.
+ * The length of a memory is a multiple of this, bytes, up to MEMORY_BYTES_MAX. So the memory that is kept from one
+ * migration is long enough for the next one, whose strategy may need a little more. Memory that is never touched costs
+ * nothing.
  */
 const MEMORY_STEP_BYTES = 64 << 20;
 
