@@ -1,4 +1,7 @@
-/** Objects without fields that are undefined, as TypeScript's `exactOptionalPropertyTypes` wants optional fields. */
+/**
+ * Makes objects that have no undefined fields. TypeScript's `exactOptionalPropertyTypes` lets an optional field be
+ * absent, but not undefined.
+ */
 
 type Defined<Fields> = {
   [Key in keyof Fields as undefined extends Fields[Key] ? never : Key]: Fields[Key];

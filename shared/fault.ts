@@ -1,6 +1,7 @@
 /**
- * The one error class for what callers handle. Every fault says what failed, where the guest is now and what to do. Its
- * `code` is stable and documented in docs/operations.md, and tests match on it.
+ * The one class of errors that callers handle. Every fault says what failed and, where that is known, what the guest is
+ * doing now and what the reader can do. Its `code` is stable and documented in docs/operations.md, and tests match on
+ * it.
  *
  * A mistake in the program is not a fault: it throws a TypeError or a RangeError.
  */
@@ -90,19 +91,22 @@ function isOutOfFiles(cause: unknown): boolean {
 }
 
 /**
- * The most characters of one text of a fault, and of all its refusals together. Peers and QEMUs have a say in them, and
- * an agent keeps the faults of its last 100 migrations, all of which have to fit into one answer.
+ * The most characters of one text of a fault, and of all its refusals together. Peers and QEMUs contribute to these
+ * texts, and an agent keeps the faults of its last 100 migrations, all of which have to fit into one answer.
  */
 const TEXT_MAX = 6000;
 
 /** The most characters of the message of one refusal. */
 const REASON_MAX = 2000;
-/** What a refusal takes beside its message, characters, so that a long list of empty ones is cut as well. */
+/**
+ * How many characters each refusal counts for beside those of its message. Without this amount, a long list of refusals
+ * with empty messages would not be cut.
+ */
 const REFUSAL_CHARACTERS = 60;
 
 const cut = (text: string, most = TEXT_MAX): string => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
 
-/** Cuts a list of refusals that is too long, and says of how many nothing is told. */
+/** Cuts a list of refusals that is too long. A last refusal then says how many were left out. */
 function bounded(refusals: readonly Refusal[]): readonly Refusal[] {
   let left = TEXT_MAX;
   const kept = refusals

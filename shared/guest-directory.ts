@@ -6,8 +6,8 @@
  */
 
 /**
- * The directory of its own that a guest may have; `{guest}` in its definition stands for it. The directory need not
- * exist: no path of the host is looked at.
+ * Makes the path of the directory that a guest may have for itself. `{guest}` in the guest's definition stands for this
+ * path. The directory need not exist: the function does not look at the host.
  */
 export const guestDirectory = (name: string, runtimeDirectory: string): string => `${runtimeDirectory}-guests/${name}`;
 

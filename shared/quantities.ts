@@ -88,8 +88,8 @@ function parseOne(text: string, units: readonly Unit[], noun: string, forms: str
 }
 
 /**
- * Rounds to a whole number. Throws `invalid` where that would make 0 of a value above 0, or where the result is too
- * large to be exact.
+ * Rounds to a whole number. Throws the fault of `invalid` where a value above 0 would become 0, or where the result is
+ * too large to be exact.
  */
 function whole(value: number, invalid: () => MigrationFault): number {
   const rounded = Math.round(value);

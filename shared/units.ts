@@ -14,7 +14,7 @@ export type Address = Branded<"Address">;
 /** Bytes of a guest page (QEMU's target page). Ferry carries x86 guests, whose pages have 4 KiB. */
 export const PAGE_SIZE = 4096;
 export const PAGE_SHIFT = 12;
-/** The most RAM blocks of a guest. */
+/** The most RAM blocks that the agents accept in a guest. QEMU's machines have tens of them. */
 export const RAM_BLOCKS_MAX = 4096;
 
 export const pageIndex = (value: number): PageIndex => value as PageIndex;
