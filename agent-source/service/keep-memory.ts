@@ -15,7 +15,7 @@ import { KeptMemory } from "../send/kept-memory.ts";
 const DEAR_MICROS = 2;
 
 /**
- * Makes what keeps memory, as the setting `memory.keep` has it.
+ * Makes the KeptMemory of an agent, as the setting `memory.keep` says.
  * @returns undefined where memory is not kept
  */
 export function keepMemory(

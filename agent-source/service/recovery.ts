@@ -65,7 +65,10 @@ export interface Identity {
 /** How many ended migrations the journal keeps, for `list` and for destinations that ask late. */
 const RECORDS_KEPT = 200;
 
-/** The options of a migration from the journal, which does not have them: such a migration copies nothing any more. */
+/**
+ * The options that a migration from the journal is given, since the journal does not keep the options of a migration.
+ * Such a migration copies nothing any more.
+ */
 const OPTIONS: MigrateCall["options"] = {
   strategy: "auto",
   downtimeTargetMs: 0,
@@ -82,7 +85,7 @@ const OPTIONS: MigrateCall["options"] = {
 export interface Found {
   readonly made: Made;
   readonly state: SourceState;
-  /** When a migration that has ended did so, milliseconds since the epoch. */
+  /** When the migration ended, milliseconds since the epoch; when it began, where its journal record names no end. */
   readonly endedAtMs: number;
 }
 
@@ -119,8 +122,8 @@ export async function recoverMigrations(
 }
 
 /**
- * Removes the records of ended migrations that are more than RECORDS_KEPT.
- * @param slack how many more there may be before the disk is looked at
+ * Removes journal records of ended migrations, the oldest first, until RECORDS_KEPT of them are left.
+ * @param slack nothing is removed, and the disk is not looked at, while there are at most RECORDS_KEPT + `slack`
  */
 export const pruneJournal = (journal: Journal<SourceRecord>, slack = 0): Promise<void> =>
   journal.prune(isSettled, RECORDS_KEPT, slack);
@@ -129,9 +132,10 @@ const isSettled = ({ kind, untold }: SourceRecord): boolean =>
   (kind === "released" || kind === "kept") && untold !== true;
 
 /**
- * A later migration of the guest began, so this one had ended, even if a full disk kept its end from being written. It
- * granted nothing, since a `granted` record is never passed over. Its QEMU belongs to the later migration now: to make
- * the guest run here could start a guest that was granted since.
+ * Gives the state of a migration from the journal that a later migration of the same guest has followed. The earlier
+ * one had ended by then, even if a full disk kept its end from being written. It granted nothing, since a `granted`
+ * record is never passed over. Its QEMU belongs to the later migration now. The guest is not made to run here, since
+ * the later migration may have granted it.
  */
 async function passOver(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
   if (record.kind === "released") return released(record, cx);
@@ -143,8 +147,8 @@ async function passOver(record: SourceRecord, cx: SourceContext): Promise<Source
 }
 
 /**
- * True when a process still lives that a released migration should have ended. Where that cannot be told, the next
- * start of the agent looks again.
+ * True when a process still lives that a released migration should have ended. False also where that cannot be told:
+ * the next start of the agent then looks again.
  */
 const isLeftBehind = async ({ qemu }: SourceContext): Promise<boolean> =>
   qemu.process !== undefined && !(await qemu.hasEnded().catch(() => true));
@@ -174,7 +178,7 @@ async function resumeFrom(record: SourceRecord, cx: SourceContext): Promise<Sour
         undo: {
           touched: true,
           accepted: true,
-          // true in post-copy as well: where QEMU had no page left, it has sent the whole guest as in precopy
+          // this is so in post-copy too: a QEMU that had no page left to send has sent the whole guest, as in precopy
           mayBeWhole: retiring === true,
           isRetired: retiring === true,
           granted: "no",

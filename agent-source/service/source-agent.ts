@@ -62,8 +62,8 @@ export class SourceAgent implements SourceService {
   private sequence = 0;
 
   /**
-   * Tells whether no migration is under way. It is made here, and not where it is handed on: there it would keep the
-   * migration that has just ended, and its memory.
+   * Tells whether no migration is under way. The function is made here, and not where it is passed on: a function that
+   * is made there would keep the migration that has just ended, and its memory, from being freed.
    */
   private readonly isIdle = (): boolean => this.desk.entries.size === 0;
 
@@ -188,7 +188,7 @@ export class SourceAgent implements SourceService {
     }
     if (cx.report.status === "undoing") throw new MigrationFault("refused", "This migration is being undone");
     // a migration from the journal has no first stream. Until it waits for a new one, accept() refuses with a fault for
-    // which the destination does not give up: this agent is going to ask it
+    // which the destination does not give up, since this agent is going to ask the destination
     cx.restartedStreams.accept(hello, channel);
   }
 
@@ -227,7 +227,7 @@ export class SourceAgent implements SourceService {
       cx.restartedStreams.end();
       if (end === "left") return;
       this.desk.remember(cx);
-      // a disk that fails is told by the next record that is written
+      // the failure of a disk is reported when the next record is written
       pruneJournal(this.parts.journal, RECORDS_SLACK).catch(() => undefined);
       returnMemoryLater(this.isIdle);
     });
