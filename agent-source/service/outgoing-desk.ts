@@ -47,8 +47,8 @@ export const endsByItself = (status: MigrationStatus): boolean => !isFinal(statu
 
 export class OutgoingDesk implements MigrationOperator {
   /**
-   * Migrations under way, by id. Among them are migrations in the state *withdrawing*, which are over for their operator
-   * but whose destination has not heard yet that the guest stays here.
+   * Migrations under way, by id. Among them are migrations in the state *withdrawing*: these are over for their
+   * operator, but their destination has not heard yet that the guest stays here.
    */
   readonly entries = new Map<string, Outgoing>();
   /** Views of ended migrations, the oldest first. */
