@@ -5,7 +5,7 @@
  * waits for an end waits on, within the same limit of time as for any other value of a migration under way.
  */
 
-/** What the agents tell apart of the statuses of a migration. */
+/** The kinds of migration status that the agents tell apart. */
 export type MigrationPhase =
   /** No migration is under way, and none has begun since QEMU was started. */
   | "none"
@@ -32,14 +32,15 @@ const PHASES: ReadonlyMap<string, MigrationPhase> = new Map(
     // also the status of a post-copy that is just about to write its package
     device: "copying",
     colo: "copying",
-    // since 10.2: until the destination has loaded the package and QEMU's migration thread has taken note of that
+    // this status, new in 10.2, lasts until the destination has loaded the package and QEMU's migration thread has
+    // taken note of that
     "postcopy-device": "serving",
     "postcopy-active": "serving",
     "postcopy-paused": "parked",
     "postcopy-recover-setup": "serving",
     "postcopy-recover": "serving",
     cancelling: "ending",
-    // since 11.0: until QEMU has cleaned up
+    // this status, new in 11.0, lasts until QEMU has cleaned up
     failing: "ending",
     completed: "completed",
     failed: "failed",
@@ -58,8 +59,8 @@ export function isSettled(status: string | undefined): boolean {
 }
 
 /**
- * Tells whether a source QEMU has its part in post-copy: it sends pages, or has sent the last one. A status that is not
- * known counts as well, since it is not one of those in which QEMU has failed, was cancelled or has lost its stream.
+ * Tells whether a source QEMU has its part in post-copy: it sends pages, or has sent the last one. True for an unknown
+ * status as well, since it is none of the statuses in which QEMU has failed, was cancelled or has lost its stream.
  */
 export function servesPostcopy(status: string | undefined): boolean {
   return ["serving", "completed", "unknown"].includes(migrationPhase(status));

@@ -17,9 +17,9 @@ export interface GuestMemoryRange {
 
 /**
  * Parses the answer to `info ramblock`.
- * @returns the blocks that the migration stream lists, in the order of the stream and with the used length. A block
- *   without a name was never registered for migration, and neither list has it. Otherwise the two lists are the same:
- *   pc.ram, PCI/vga.vram, pc.bios, pc.rom, PCI/*.rom, /rom@etc/*
+ * @returns the blocks that the migration stream lists, in the order of the stream and with the used length. QEMU lists
+ *   the same blocks in its answer and in the stream: pc.ram, PCI/vga.vram, pc.bios, pc.rom, PCI/*.rom, /rom@etc/*. Both
+ *   lists leave out a block without a name, which was never registered for migration
  */
 export function parseRamBlocks(text: string): RamBlock[] {
   const blocks: RamBlock[] = [];
@@ -64,12 +64,12 @@ export function parseGuestMemory(text: string, blocks: readonly RamBlock[]): Gue
 }
 
 /**
- * The longest line that is parsed, characters. The regular expressions take time by the square of a line's length.
- * Names of blocks have at most 255 bytes, so no line that counts is longer.
+ * The longest line that is parsed, characters. The time that the regular expressions take grows with the square of a
+ * line's length. Names of blocks have at most 255 bytes, so no line that the agents need is longer.
  */
 const LINE_CHARACTERS_MAX = 1000;
 
-/** Splits an answer of the human monitor into lines, without those that are longer than any line that counts. */
+/** Splits an answer of the human monitor into lines. Lines of more than LINE_CHARACTERS_MAX are left out. */
 export const linesOf = (text: string): string[] =>
   text.split(/\r?\n/).filter((line) => line.length <= LINE_CHARACTERS_MAX);
 

@@ -1,9 +1,9 @@
 /**
  * Reads QEMU's answers and events: a value becomes one of the types of qmp-types.ts only when each field that the
- * agents read has its type, and no text and no list is longer than any that QEMU writes. The QEMU of a guest that has
- * broken out of it says what it likes.
+ * agents read has its type, and no text and no list is longer than any that QEMU writes. A guest that has broken out of
+ * its QEMU can make that QEMU say anything.
  *
- * Fields that the agents do not read are not looked at. What a value means is its callers' business.
+ * Fields that the agents do not read are not looked at. What a value means is left to the callers.
  */
 import { MigrationFault } from "../../fault.ts";
 import type {
@@ -25,16 +25,16 @@ const TEXT_MAX = 4096;
 const PROPERTY_MAX = 16_384;
 /** The most entries of a list. A guest has some hundreds of objects of a kind at most. */
 const ENTRIES_MAX = 10_000;
-/** The most images below each other. */
+/** The most backing images below one image. */
 const IMAGES_MAX = 200;
 
-/** Reads a value, whose name is said in a fault. @throws MigrationFault `qmp-protocol` */
+/** Reads a value. A fault calls the value by its `name`. @throws MigrationFault `qmp-protocol` */
 type Read<T> = (value: unknown, name: string) => T;
 
 const wrong = (name: string, what: string): MigrationFault =>
   new MigrationFault("qmp-protocol", `QEMU's monitor sent ${name} that ${what}`);
 
-/** A text of the human monitor, which is bounded as a line of the protocol (qmp-lines.ts). */
+/** A text of the human monitor. Only the longest line of the protocol bounds its length (qmp-lines.ts). */
 const longText: Read<string> = (value, name) => {
   if (typeof value !== "string") throw wrong(name, "is no text");
   return value;
@@ -60,7 +60,7 @@ const anything = <T>(value: T): T => value;
 /** Words for people, which are cut where they are too long. */
 const words: Read<string> = (value, name) => longText(value, name).slice(0, TEXT_MAX);
 
-/** A value of the object tree. Its reader knows its form; its length is that of the longest which agents ask for. */
+/** A value of the object tree. Only its length is checked here, as JSON; the caller checks its form. */
 const property: Read<unknown> = (value, name) => {
   if (JSON.stringify(value).length > PROPERTY_MAX) throw wrong(name, `is longer than ${PROPERTY_MAX} characters`);
   return value;
@@ -211,12 +211,12 @@ const ANSWERS: { readonly [C in QmpCommandName]: Read<QmpCommands[C]["returns"]>
 
 /** Reads the answer to a command. @throws MigrationFault `qmp-protocol` for an answer that QEMU does not give */
 export function readAnswer<C extends QmpCommandName>(command: C, value: unknown): QmpCommands[C]["returns"] {
-  // a program of the tests says commands that no agent says, and reads their answers by itself
+  // a test program sends commands that no agent sends, and checks their answers itself
   const read: Read<QmpCommands[C]["returns"]> = ANSWERS[command] ?? anything;
   return read(value, `an answer to ${command}`);
 }
 
-/** How the events are read that the agents look into. */
+/** How the data of each event that the agents use is read. The data of other events is passed on unchecked. */
 const EVENTS: { readonly [E in keyof QmpEventData]: Read<QmpEventData[E]> } = {
   STOP: fieldsOf,
   RESUME: fieldsOf,

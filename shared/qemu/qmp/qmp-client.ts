@@ -23,7 +23,7 @@ import type {
 /** How long a call or a wait may take by default, milliseconds. */
 const DEFAULT_TIMEOUT_MS = 10_000;
 /**
- * Commands that are sent out of band where QEMU can take them so. In a broken post-copy QEMU's main loop may wait for a
+ * Commands that are sent out of band where QEMU supports this. In a broken post-copy QEMU's main loop may wait for a
  * vCPU that waits for a page, and only these commands can bring the page (tried with `stop`,
  * docs/design/post-copy.md#the-monitor-of-a-guest-that-waits). QEMU reads them as long as fewer than eight other
  * commands wait to be carried out.
@@ -62,11 +62,11 @@ export class QmpClient {
    * must not be taken for an answer to this client.
    */
   private nextId = Math.floor(Math.random() * 2 ** 40);
-  /** Why the monitor is closed. */
+  /** Why the monitor is closed; undefined while it is open. */
   private ended: MigrationFault | undefined;
-  /** True when QEMU has agreed to `quit`, so that its end is meant. */
+  /** True when QEMU has agreed to `quit`: the end of the monitor is then no fault. */
   private quitting = false;
-  /** Why QEMU is about to end, by its event SHUTDOWN. */
+  /** Why QEMU is about to end, as its event SHUTDOWN says; undefined while QEMU has announced no end. */
   private shutdownReason: string | undefined;
 
   private constructor(path: string, clock: Clock) {
@@ -174,7 +174,7 @@ export class QmpClient {
     this.end(new MigrationFault("qmp-disconnected", "The monitor was closed"), true);
   }
 
-  /** @param read makes the answer's type of what QEMU has said, or throws */
+  /** @param read turns what QEMU has answered into a value of the type that the command returns, or throws */
   private call<R>(
     command: string,
     args: unknown,

@@ -6,8 +6,8 @@
 import { MigrationFault } from "../../fault.ts";
 
 /**
- * The longest line that is taken, bytes. QEMU's longest answers (`info mtree` of a large guest) stay below 1 MiB; what
- * sends a longer line is no monitor.
+ * The longest line that is taken, bytes. QEMU's longest answers (`info mtree` of a large guest) stay below 1 MiB, so a
+ * longer line does not come from a monitor.
  */
 export const LINE_MAX_BYTES = 4 * 1024 * 1024;
 
@@ -33,7 +33,10 @@ export interface QmpMessage {
 
 export class QmpLines {
   private readonly decoder = new TextDecoder("utf-8", { fatal: true });
-  /** The line so far. It grows by doubling, so that a line in many small pieces costs no more than its bytes. */
+  /**
+   * The buffer for the line so far. Its size doubles when it is full, so the time for copying grows with the length of
+   * the line, and not with the number of the pieces in which the line comes.
+   */
   private line = new Uint8Array(FIRST_BYTES);
   private length = 0;
 

@@ -45,6 +45,7 @@ export type QmpEventNamed<E extends string> = QmpEvent & {
 
 /**
  * What QEMU says of its migration (qapi/migration.json, MigrationInfo). Without `status` there was no migration yet.
+ * Sizes are in bytes, times in milliseconds, and `dirty-pages-rate` is in pages per second.
  */
 export interface MigrationInfo {
   readonly status?: string;

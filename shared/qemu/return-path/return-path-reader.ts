@@ -57,7 +57,7 @@ type State = "head" | "payload" | "bitmap-size" | "bitmap" | "bitmap-end" | "shu
 export class ReturnPathReader {
   private readonly sink: ReturnPathSink;
   private readonly blocks = new RamBlocks();
-  /** The item that is due next, of `due` bytes, gathered until it is all there. */
+  /** Gathers the next item: a head, a payload, the size of a bitmap or its end mark. It is complete at `due` bytes. */
   private readonly item = new Uint8Array(PAYLOAD_BYTES_MAX);
   private readonly view = new DataView(this.item.buffer);
   private gathered = 0;
@@ -67,7 +67,7 @@ export class ReturnPathReader {
   private payloadBytes = 0;
   /** Bytes of the return path that were taken. */
   private position = 0;
-  /** What is left of a bitmap: its first page, the number of its pages, and the number of its bytes. */
+  /** The part of a bitmap that is still due: its first page, the number of its pages, and the number of its bytes. */
   private page = 0;
   private pagesLeft = 0;
   private bytesLeft = 0;

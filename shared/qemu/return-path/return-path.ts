@@ -19,8 +19,8 @@ export const RETURN_PATH = {
 
 /**
  * The most pages that one request may name. A QEMU asks for a single page at a time (migration/postcopy-ram.c), and
- * guests with huge pages are refused in post-copy. Without this bound a few bytes of a QEMU or of a peer that was taken
- * over could keep the agent's other migrations waiting.
+ * guests with huge pages are refused in post-copy. Without this bound, a few bytes from a QEMU or a peer that an
+ * attacker controls could keep the agent's other migrations waiting.
  */
 export const REQUESTED_PAGES_MAX = 1024;
 
@@ -32,12 +32,15 @@ export const BITMAP_END_LOW = 0x89abcdef;
 export const encodeShut = (error: number): Uint8Array => withWord(RETURN_PATH.shut, error);
 /** Answers PING(value). */
 export const encodePong = (value: number): Uint8Array => withWord(RETURN_PATH.pong, value);
-/** Allows the source's QEMU to stop its guest when its limits do too (8.1 and later, capability switchover-ack). */
+/**
+ * Allows the source's QEMU to stop its guest. QEMU stops the guest once its own limits, such as the downtime, allow
+ * that as well (8.1 and later, capability switchover-ack).
+ */
 export const encodeSwitchoverAck = (): Uint8Array => Uint8Array.of(0, RETURN_PATH.switchoverAck, 0, 0);
 
 /**
- * Says that the destination goes on after a broken post-copy. The source's QEMU then sends the pages of which no bitmap
- * said that the destination has them.
+ * Says that the destination goes on after a broken post-copy. The source's QEMU then sends every page that no bitmap
+ * has marked as present at the destination.
  */
 export const encodeResumeAck = (): Uint8Array => withWord(RETURN_PATH.resumeAck, 1);
 
