@@ -15,8 +15,9 @@ export const OTHERS = 0o007;
  * Makes the directory where it is missing, with mode 0700, and takes the rights of others away from one that is there.
  * @param key the setting that names the directory
  * @returns its absolute path
- * @throws MigrationFault `configuration` for a directory that cannot be used, or that others may enter and that is not
- *   plainly this agent's
+ * @throws MigrationFault `configuration` for a directory that cannot be used, for a directory of a user who is neither
+ *   root nor the agent's own, and for a directory of root that others may enter, unless the agent is root and the
+ *   directory is empty
  */
 export function privateDirectory(key: string, path: string): string {
   const directory = resolve(path);

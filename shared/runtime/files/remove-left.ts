@@ -1,7 +1,7 @@
 /**
- * Removes files from a directory in which a guest's user may write. An escaped guest may put anything at such a path,
- * a directory for instance, and none of it may keep an agent from starting, or from ending a QEMU. So nothing here
- * fails: what cannot be removed stays, and whoever needs the path free is told by the system when it uses the path.
+ * Removes files from a directory in which a guest's user may write. An escaped guest may put anything at such a path, a
+ * directory for instance, and none of it may keep an agent from starting, or from ending a QEMU. So nothing here fails:
+ * what cannot be removed stays, and code that needs the path to be free gets the system's error when it uses the path.
  */
 import { rmdirSync, unlinkSync } from "node:fs";
 import { rmdir, unlink } from "node:fs/promises";

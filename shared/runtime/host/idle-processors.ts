@@ -1,7 +1,7 @@
 /**
  * Tells how many of this host's processors had nothing to do lately, by the kernel's counters (/proc/stat, proc(5)).
  * The figure is a hint: it may be unreadable. Only idle time counts: a processor that waits for a disk is not idle, nor
- * is one that another virtual machine on the same hardware has.
+ * is a processor that the hardware gives to another virtual machine.
  */
 import { closeSync, openSync, readSync } from "node:fs";
 
@@ -15,8 +15,8 @@ const FIELDS = 8;
 const IDLE = 3;
 /**
  * The shortest window that tells something, in ticks of 10 ms of all processors together. In a window of seven ticks
- * one or two are idle by chance, so each look finds something else, and a level of compression that follows it is wrong
- * half of the time (docs/design/compression.md#idle-processors).
+ * one or two are idle by chance, so each look finds another figure, and a level of compression that is chosen by the
+ * figure is wrong half of the time (docs/design/compression.md#idle-processors).
  */
 const WINDOW_TICKS = 40;
 
