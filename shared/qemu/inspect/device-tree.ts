@@ -52,7 +52,7 @@ const IS_OF_MACHINE = /4g-mem-size$|^smm-/;
  */
 const CHARACTERS_MAX = 4 << 20;
 
-/** Counts the characters of what is read of a QEMU, whose word is not trusted. */
+/** Bounds the characters that a QEMU uses to name its devices and settings, since no QEMU is trusted. */
 export class NamedDevices {
   private characters = 0;
 
@@ -66,7 +66,7 @@ export class NamedDevices {
 }
 
 /**
- * Reads the answer to `info qtree`. The time it takes grows with the length of the answer, and no faster.
+ * Reads the answer to `info qtree`. The time that this takes grows linearly with the length of the answer.
  * @param plugged types of the devices that a definition gives without an id
  * @throws MigrationFault `qmp-protocol` when QEMU names more devices than any guest has
  */
@@ -128,7 +128,8 @@ function takeLine(line: string, device: Device | undefined): string | undefined 
 }
 
 /**
- * True for a path of the host, and for a USB port, which QEMU shows as empty where the definition leaves it to QEMU.
+ * True for a setting that is not compared: a path of the host, or the property `port` of a USB device. QEMU shows this
+ * property as empty where the definition leaves the port to QEMU, so "at port" is compared in its place.
  */
 const isOfHost = (name: string, value: string): boolean =>
   value.startsWith('"/') || (name === "port" && value.startsWith('"'));

@@ -93,7 +93,8 @@ async function readOwn(path: string): Promise<string> {
 }
 
 /**
- * A line of the list: device and inode of a file, in hexadecimal the two numbers of a device file, and the file's kind.
+ * A line of the list: the device and the inode of a file, the major and the minor number of a device file in
+ * hexadecimal, and the kind of the file.
  */
 const FILE = /^(\d{1,20}) (\d{1,20}) ([0-9a-f]{1,8}) ([0-9a-f]{1,8}) (.+)$/;
 

@@ -95,7 +95,8 @@ const lasting = (jobs: Said["jobs"]): readonly string[] =>
   jobs.filter(({ status }) => status !== "concluded").map(({ type, device }) => `${type} of ${device}`);
 
 /**
- * Makes a text that a later look must find again. A tray that opens or closes, and a file that grows, change nothing.
+ * Makes a text that changes when the disks do; a later look at the guest must make the same text. A tray that opens or
+ * closes, and a file that grows, do not change the text.
  */
 function signatureOf({ blocks, nodes, jobs }: Said): string {
   const layers = ({ inserted }: BlockInfo): unknown[] =>
@@ -145,8 +146,8 @@ const layersOf = (image: ImageInfo | undefined): readonly ImageInfo[] =>
   image === undefined ? [] : [image, ...layersOf(image["backing-image"])];
 
 /**
- * Reads the options of a node beside its file, from a name of the form `json:{…}`. They count, since a raw node may
- * show the guest only a part of its file.
+ * Reads the options of a node beside its file, from a name of the form `json:{…}`. The options are compared with
+ * those of the other host as a part of the image's format, since a raw node may show the guest only a part of its file.
  * @returns each as "offset=4096"; nothing for a plain name
  */
 export function optionsOf(file: string): readonly string[] {

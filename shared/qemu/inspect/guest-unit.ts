@@ -97,8 +97,8 @@ function endOf(code: string | undefined, status: number): UnitState["end"] {
 const isSignal = (name: string | undefined): name is NodeJS.Signals => name !== undefined && name in constants.signals;
 
 /**
- * Kills a process, or everything in its unit where the process is the guest of another user. Never throws: the caller
- * waits for the end of the process, and sees by that whether it ends.
+ * Kills a process. Where the process is a QEMU of another user, everything in its unit is killed. Never throws: the
+ * caller waits for the end of the process, and sees by that whether it ends.
  */
 export async function killProcess(pid: number, systemctl = new Systemctl()): Promise<void> {
   try {

@@ -1,8 +1,8 @@
 /**
- * Tells whether a QEMU can go into post-copy. A QEMU that waits with -incoming tries out what it needs as a destination
- * (userfaultfd, and memory that can be registered there) when it is given the capability (migration/options.c
- * migrate_caps_check, migration/postcopy-ram.c postcopy_ram_supported_by_host; 0.4 ms with 10.0.2). At a source the
- * same command succeeds whatever the host can do.
+ * Tells whether a QEMU can go into post-copy. When the capability postcopy-ram is switched on in a QEMU that waits with
+ * -incoming, QEMU tries out what it needs as a destination: userfaultfd, and memory that can be registered there
+ * (migration/options.c migrate_caps_check, migration/postcopy-ram.c postcopy_ram_supported_by_host; 0.4 ms with
+ * 10.0.2). In a source QEMU the capability can be switched on whatever the host can do.
  */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
@@ -44,7 +44,7 @@ async function refuseEmulation(qmp: QmpClient): Promise<Refusal[]> {
 
 /**
  * Finds the memory backends that are named files and shared. Backends of memfd and shm are shared only with processes
- * to which QEMU gives them, and QEMU asks these processes itself.
+ * to which QEMU gives them, and QEMU itself asks these processes whether they can take part in post-copy.
  */
 async function sharedFiles(qmp: QmpClient): Promise<readonly string[]> {
   const backends = await qmp.execute("query-memdev");

@@ -1,6 +1,6 @@
 /**
- * Asks a QEMU about its guest before a migration, and finds the reasons why Ferry will not carry that guest. Only
- * reads: nothing at the guest or its QEMU is changed.
+ * Asks a QEMU about its guest before a migration, and finds the reasons why Ferry will not carry that guest. Nothing at
+ * the guest or its QEMU is changed.
  */
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import { PAGE_SIZE } from "../../units.ts";
@@ -50,7 +50,7 @@ const HAS_RUN: readonly string[] = [
 /** Tells from QEMU's run state whether somebody has started the guest. */
 export const hasRun = (status: string): boolean => HAS_RUN.includes(status);
 
-/** What to do about a guest that stands still for another reason (qapi/run-state.json). */
+/** What to do about a guest that neither runs nor is paused, by QEMU's run state (qapi/run-state.json). */
 const MENDS: Readonly<Record<string, string>> = {
   "io-error": "mend its disk, then continue or stop it",
   "guest-panicked": "reset it",
@@ -161,10 +161,10 @@ async function inspectCpu(qmp: QmpClient): Promise<Pick<GuestFacts, "cpuModel" |
   return { cpuModel, cpuFeatures };
 }
 
-/** A word of CPU features: X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
 /** The most characters of a register's name, such as "EAX". */
 const REGISTER_CHARACTERS_MAX = 8;
 
+/** A word of CPU features: X86CPUFeatureWordInfo, from x86_cpu_get_feature_words in target/i386/cpu.c. */
 interface FeatureWord {
   readonly "cpuid-input-eax": number;
   readonly "cpuid-input-ecx"?: number;
@@ -214,9 +214,9 @@ const isOlder = ({ major, minor }: QemuVersion, [oldest, oldestMinor]: readonly 
   major < oldest || (major === oldest && minor < oldestMinor);
 
 /**
- * Refuses machines whose stream cannot be read. Machine types up to 2.3 mark neither the start nor the ends of sections
- * (hw/core/machine.c, hw_compat_2_3). Without a description of the device state, the end of the device state cannot be
- * found.
+ * Refuses machines whose stream cannot be read. Machine types up to 2.3 send neither the configuration at the start of
+ * the stream nor the footers at the ends of sections (hw/core/machine.c, hw_compat_2_3). Without a description of the
+ * device state, the end of the device state cannot be found.
  */
 function refuseMachine(machineType: string, suppressed: unknown): Refusal[] {
   const code = "machine-type";
@@ -262,7 +262,7 @@ async function refuseCapabilities(qmp: QmpClient): Promise<Refusal[]> {
 }
 
 /**
- * Refuses parameters with which the stream would not come plain (tls-creds), or QEMU would not run on as it is (mode).
+ * Refuses parameters with which QEMU would encrypt its stream (tls-creds), or would not migrate the guest live (mode).
  */
 async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
   const parameters = await qmp.execute("query-migrate-parameters");
