@@ -3,7 +3,7 @@ import { PAGE_SIZE } from "../../units.ts";
 
 /** A block, which has the pages [firstPage, endPage). */
 export interface TableBlock {
-  /** The bytes of the name, without a length or an end. */
+  /** The bytes of the name, without its length before them and without a zero after them. */
   readonly name: Uint8Array;
   readonly firstPage: number;
   readonly endPage: number;

@@ -15,7 +15,7 @@
  * - No other PING is needed. The source agent itself answers the PINGs outside of the package (1, 2, 4). A source QEMU
  *   10.0 needs PONG(1) if it has a separate channel for requested pages (postcopy-preempt), and no PONG otherwise. The
  *   destination's QEMU answers the PINGs of the package when the devices are loaded, ahead of RUN. These PONGs are
- *   passed on to the source's QEMU, since 10.2 waits for 0x42.
+ *   passed on to the source's QEMU, which waits for PONG(0x42) from 10.2 on.
  * - An agent may add a PING of its own. QEMU answers it in its turn, after the pages that stand before it.
  * - After the package each page comes once. At a page that it has already, QEMU breaks off (postcopy-paused). It
  *   refuses XBZRLE.

@@ -3,7 +3,7 @@
  *
  *     02 PART or 03 END | be32 id | record* | be64 10 (end of section) | 7e | be32 id
  *
- * (migration/ram.c, ram_load_postcopy too.) The sink gets the address of a page: nothing is copied, and no object is
+ * (migration/ram.c, also ram_load_postcopy.) The sink gets the address of a page: nothing is copied, and no object is
  * made for a page. The caller knows when a section is due.
  */
 import { PAGE_SIZE } from "../../units.ts";

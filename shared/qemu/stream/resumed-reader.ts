@@ -57,7 +57,7 @@ export class ResumedReader {
   private state: State = "asking";
   private sectionKind = 0;
 
-  /** @param setup what the stream that broke said of its RAM */
+  /** @param setup the RAM blocks and the RAM section of the stream that broke */
   constructor(memory: Uint8Array, setup: Pick<RamSetup, "ramSectionId" | "blocks">, sink: ResumedSink) {
     this.sink = sink;
     this.cursor = new StreamCursor(memory);
@@ -151,7 +151,7 @@ export class ResumedReader {
   private resume(): void {
     const { cursor, state, asked, blocks } = this;
     if (state !== "asking") throw cursor.invalid("a second command postcopyResume");
-    // without all answers QEMU would send the pages that it believes to be missing, not those that are
+    // without an answer for every block QEMU would send the pages that it believes to be missing, not the missing ones
     if (asked.size < blocks.count)
       throw cursor.invalid(`a command postcopyResume after ${asked.size} of ${blocks.count} blocks`);
     this.state = "pages";

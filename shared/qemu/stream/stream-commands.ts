@@ -90,7 +90,7 @@ export class StreamCommands {
     this.packageBytesMax = limits.packageBytesMax ?? PACKAGE_BYTES_MAX;
   }
 
-  /** True once the head of the package has come. Only pages and the end of the stream follow the package. */
+  /** True once the head of the package has come. Only PINGs, pages and the end of the stream follow the package. */
   get isPostcopy(): boolean {
     return this.phase === "packaged";
   }

@@ -1,6 +1,6 @@
 /**
- * A place in QEMU's stream, and in the window of memory that holds what has come of the stream. It reads fields there,
- * and makes faults that name the place. All integers are big-endian. Nothing but names is copied.
+ * A place in QEMU's stream, and in the window of memory that holds the part of the stream that has come. The cursor
+ * reads fields at this place, and makes faults that name it. All integers are big-endian. Nothing but names is copied.
  */
 import { MigrationFault } from "../../fault.ts";
 

@@ -6,16 +6,17 @@
  *
  * Device state may hold such bytes by chance, so what looks like the end mark, a length and the beginning of JSON (a
  * *head*) is only a candidate. QEMU writes its JSON in printable ASCII (qobject/json-writer.c escapes everything else),
- * and a head begins with 00. So a candidate ends with the first byte that is not printable, and there is only one
+ * and a head begins with 00. So a candidate is dropped at the first byte that is not printable, and there is only one
  * candidate at a time. A candidate is the end when its length leads exactly to the last byte that has come, and its
- * text is a JSON object. If device state holds a whole description of its own, and a read ends exactly with it, then
- * that is taken for the end. What comes after it is then a fault of the stream, so nothing is lost unnoticed.
+ * text is a JSON object. If device state holds a whole description of its own, and a read ends exactly with this
+ * description, then it is taken for the end. The bytes that come after it are then a fault of the stream, so nothing is
+ * lost unnoticed.
  *
- * Memory is bounded: one candidate is kept, up to its limit. A byte is looked at once.
+ * Memory is bounded: only one candidate is kept, whose length is bounded too. A byte is looked at once.
  */
 import { EOF, VMDESCRIPTION } from "./ram-section.ts";
 
-/** The longest description, bytes. Descriptions are tens to hundreds of KiB; what claims more is no candidate. */
+/** The longest description, bytes. Descriptions are tens to hundreds of KiB; a head that claims more is ignored. */
 const DESCRIPTION_BYTES_MAX = 16 << 20;
 /**
  * Bytes of a head: 00, 06, the length, and the first three bytes of the JSON, which are a brace, a quote and a letter
@@ -32,7 +33,7 @@ export class StreamEnd {
   /** The last bytes outside of a candidate, in which a head may begin. */
   private readonly tail = new Uint8Array(HEAD - 1);
   private tailLength = 0;
-  /** What has come of the candidate's JSON. The buffer grows with it. */
+  /** The part of the candidate's JSON that has come. The buffer grows with it. */
   private text = new Uint8Array(0);
   private textLength = 0;
   /** The length that the candidate claims; 0 when there is no candidate. */
@@ -93,7 +94,7 @@ export class StreamEnd {
 
   /**
    * Takes bytes of the candidate.
-   * @returns where to go on: at the first byte that is not the candidate's, or at the end
+   * @returns where to go on: at the first byte that is not the candidate's, or at the end of the piece
    */
   private followCandidate(piece: Uint8Array, from: number): number {
     const end = Math.min(piece.length, from + this.claimed - this.textLength);
@@ -116,7 +117,8 @@ export class StreamEnd {
   }
 
   /**
-   * Tells whether the text is a JSON object. Asked only, and so rarely, of a candidate that ends where the bytes end.
+   * Tells whether the text is a JSON object. This is asked only of a candidate that ends where the bytes end, so it is
+   * asked rarely.
    */
   private isObject(): boolean {
     if (this.text[this.textLength - 1] !== CLOSING_BRACE) return false;

@@ -11,11 +11,11 @@
  *                           └ device state ┘     pages, final
  *
  * The format was read in the source of QEMU 8.1 to 10.x, for x86 and pages of 4 KiB (migration/savevm.c,
- * migration/ram.c). What the stream may hold beyond that is refused by name. Not the reader's job: whether the machine
- * fits the destination.
+ * migration/ram.c). Anything else that a stream may hold is refused with a fault that names it. The reader does not
+ * check whether the machine fits the destination.
  *
- * Invariant: writing what was read gives the same bytes (stream-writer.ts), without the commands, which are for the
- * agents.
+ * Invariant: when stream-writer.ts writes what was read, it gives the same bytes. Only the commands are left out, which
+ * are meant for the agents.
  */
 import { PAGE_SIZE } from "../../units.ts";
 import { checkFooter, type PageSink, RamRecords } from "./ram-records.ts";

@@ -20,7 +20,7 @@ export interface RamSetup {
   readonly blocks: readonly RamBlock[];
 }
 
-/** What a stream may claim at most; what claims more is refused. */
+/** The most that a stream may claim. A stream that claims more is refused. */
 export interface StreamLimits {
   /** The most RAM blocks. QEMU's machines have tens of blocks. @default 4096 */
   readonly blocksMax?: number;
