@@ -1,7 +1,7 @@
 /**
  * The contract of the link: what the agents ask of each other, what operators ask of them, and what a transfer stream
- * promises. It names no transport. The files of `grpc/` carry it over gRPC, and `test/support/memory-link.ts` carries
- * transfer streams inside one process, for tests.
+ * promises. Only LinkLimits is about the transport. The files of `grpc/` and `h2/` carry the contract over gRPC, and
+ * `test/support/memory-link.ts` carries transfer streams inside one process, for tests.
  */
 import type { MigrationFault } from "../fault.ts";
 import type { HandshakeAnswer, Offer } from "../protocol/messages.ts";
@@ -58,9 +58,9 @@ export interface Channel<Out, In> {
   readonly peer: string;
 }
 
-/** The source's end of a transfer stream, which was dialled. */
+/** The source's end of a transfer stream: the end that was dialled. */
 export type SourceChannel = Channel<SourceMessage, DestinationMessage>;
-/** The destination's end of a transfer stream, which dialled. */
+/** The destination's end of a transfer stream: the end that dialled. */
 export type DestinationChannel = Channel<DestinationMessage, SourceMessage>;
 
 /** What an operator may ask either agent about its migrations. A fault that a method throws becomes a gRPC status. */
@@ -95,7 +95,11 @@ export interface SourceService extends MigrationOperator {
   plan(call: PlanCall): Promise<PlanView>;
   /** Starts a migration. @returns its id @throws MigrationFault when the migration cannot be started */
   migrate(call: MigrateCall): Promise<string>;
-  /** @param cells the most cells of each block @throws MigrationFault `migration-unknown` */
+  /**
+   * Tells where the guest writes: for each RAM block, the mean heat of each cell, which is a stretch of pages.
+   * @param cells the most cells of each block
+   * @throws MigrationFault `migration-unknown`
+   */
   heatMap(idOrGuest: string, cells: number): readonly HeatMapBlock[];
   /**
    * Takes the connection of a destination that dialled in, for the first time or again.
@@ -144,19 +148,20 @@ export interface DestinationClient {
 
 /** The limits of a connection, and how it is secured. */
 export interface LinkLimits {
-  /** The gRPC receive window of the client that pulls, bytes: about 2 x bandwidth x round trip. */
+  /** The receive window of the destination agent, which pulls the pages, bytes: about 2 x bandwidth x round trip. */
   readonly receiveWindowBytes: number;
   /** The largest message, bytes. */
   readonly messageBytes: number;
   /**
-   * How often a silent connection is tested, milliseconds. A connection that does not answer for as long again is lost.
+   * How often an end of a connection asks the other end for a sign of life, by PING of HTTP/2, milliseconds. A peer
+   * that does not answer for as long again is lost.
    * @default 2000
    */
   readonly keepAliveMs?: number;
   /** How both ends prove who they are. @default in clear, over unix sockets only */
   readonly security?: LinkSecurity;
   /**
-   * Whether the client that pulls speaks HTTP/2 by itself (shared/link/h2/), and not by grpc-js.
+   * Whether the destination agent pulls the pages by Ferry's own HTTP/2 client (shared/link/h2/), and not by grpc-js.
    * @default true
    */
   readonly byHand?: boolean;
@@ -166,7 +171,7 @@ export interface LinkLimits {
 export const KEEP_ALIVE_MS = 2000;
 /**
  * The most messages that wait for a peer that does not read. One more closes the channel, so that a peer that asks and
- * does not read cannot make this agent grow. Only answers and acknowledgements of some 30 bytes each are sent without
- * waiting for drained(), and a peer that reads never leaves more than tens of them unread.
+ * does not read cannot fill this agent's memory. Only answers and acknowledgements of some 30 bytes each are sent
+ * without waiting for drained(), and a peer that reads never leaves more than tens of them unread.
  */
 export const QUEUED_MESSAGES_MAX = 4096;

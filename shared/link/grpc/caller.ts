@@ -9,7 +9,7 @@ import { isLocal } from "../listen/unix-listener.ts";
 import { namesOf, showNames } from "../tls/certificate-names.ts";
 import type { LinkSecurity } from "../tls/security.ts";
 
-/** The part of a call by which its caller can be told; grpc-js shows it for every kind of call. */
+/** The part of a call that identifies its caller. Every kind of call of grpc-js has this part. */
 export type AnyCall = Pick<ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>, "getPeer"> & {
   getAuthContext(): ReturnType<ServerUnaryCall<unknown, unknown>["getAuthContext"]>;
 };

@@ -1,16 +1,16 @@
 /**
- * Has grpc-js send frames from the memory in which they lie. By itself grpc-js copies each message into a new Buffer
- * behind the five bytes with its length, which is the larger part of what it takes to send a frame
- * (docs/results/path.md). A frame has room for these bytes ahead of it.
+ * Has grpc-js send frames from the memory in which they lie. By itself grpc-js copies each message into a new Buffer,
+ * behind the five bytes that hold its length. This copy is the larger part of what it costs to send a frame
+ * (docs/results/path.md). A frame has room for these five bytes ahead of it.
  *
- * grpc-js has no interface for that. The innermost object of a call has a method that makes the bytes of a message
- * (server-interceptors.js, BaseServerInterceptingCall.serializeMessage), and here that object gets another one. Order,
+ * grpc-js has no interface for this. The innermost object of a call has a method that makes the bytes of a message
+ * (server-interceptors.js, BaseServerInterceptingCall.serializeMessage), and this file replaces that method. Order,
  * limits, callbacks and errors stay with grpc-js. A grpc-js without such a method sends everything in its own way.
  */
 import type { SourceMessage } from "../../protocol/stream-messages.ts";
 import { prefixedFrame } from "../wire/frame-wire.ts";
 
-/** The most objects through which the messages of a call pass, from the stream of its handler inwards. */
+/** How many objects of a call are searched for the method at most, from the handler's stream inwards. */
 const LAYERS_MAX = 16;
 
 interface Serializing {

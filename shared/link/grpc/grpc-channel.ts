@@ -159,7 +159,7 @@ export class ServingChannel<Out, In> extends GrpcChannel<Out, In> {
     // a call that was reset emits "end" too, and may emit "cancelled" in the same turn: setImmediate() lets "cancelled"
     // come first. Other cuts of a connection may look like an orderly end, and peerEnded() tells them apart
     call.on("end", () => setImmediate(() => this.peerEnded(call)));
-    // the status was given to the connection, and "cancelled" follows even then
+    // "finish" comes once the status was given to the connection; the "cancelled" that follows has no effect then
     call.on("finish", () => this.settle(undefined));
     call.on("cancelled", () => this.settle(new MigrationFault("peer-lost", "The peer cut the transfer stream")));
     // gRPC still reads what is queued in a torn call, until the call has closed

@@ -20,7 +20,7 @@ import { callFault } from "./wrong-port.ts";
 /**
  * The options of a gRPC client. The receive window lets pages flow at more than 64 KiB a round trip. In grpc-js only a
  * client can raise its window, which is why the destination dials (ARCHITECTURE.md, "The life of a migration"). Retries
- * are off, since they would keep a copy of every message. Keep-alive finds a peer that is gone within seconds.
+ * are off, since they would keep a copy of every message. Keep-alive notices within seconds that a peer is gone.
  */
 export function clientOptions(limits: LinkLimits): ChannelOptions {
   checkWindow(limits);
@@ -121,7 +121,8 @@ interface Begun {
  * Begins to connect to a source while the caller does something else: over a long way, and with TLS, several round
  * trips pass before a stream can be opened. If the connection fails, the stream that dial() opens tells so.
  *
- * The client by hand is used where `limits.byHand` allows it. Once it has not understood what came, grpc-js makes the
+ * Where `limits.byHand` allows it, the connection is made by the *client by hand*, which is Ferry's own HTTP/2 client
+ * (docs/design/wire.md#the-client-by-hand). After it has received bytes that it does not understand, grpc-js makes the
  * connections that follow.
  * @throws the faults of dial()
  */
@@ -187,8 +188,8 @@ export const dialSource = (address: string, limits: LinkLimits): DestinationChan
   connectSource(address, limits).dial();
 
 /**
- * Returns what dials a source again and again for one migration.
- * @param ahead a connection that was begun before
+ * Returns the function that opens each connection of one migration to its source.
+ * @param ahead a connection that was begun before; the first call uses it
  */
 export function diallerOf(address: string, limits: LinkLimits, ahead?: SourceConnection): () => DestinationChannel {
   let source = ahead;

@@ -217,7 +217,10 @@ function transfer(
   };
 }
 
-/** Hands a channel to the service. The service learns from the channel if the channel has closed while it waited. */
+/**
+ * Hands a channel to the service. If the channel has closed while it waited at the gate, its promise `closed` tells the
+ * service so.
+ */
 function accept(hello: Hello, channel: SourceChannel, service: Pick<SourceService, "acceptTransfer">): void {
   try {
     service.acceptTransfer(hello, channel);

@@ -8,7 +8,10 @@ import * as operator from "../wire/wire-operator.ts";
 import * as peer from "../wire/wire-peer.ts";
 import { planCallWire, planWire } from "../wire/wire-plan.ts";
 
-/** Makes a method for operators, whose wrong request is a wrong argument: `invalid-argument` and not `peer-invalid`. */
+/**
+ * Makes a method for operators. A request that is not valid is a wrong argument of the operator, so its fault is
+ * `invalid-argument` and not `peer-invalid`.
+ */
 function operatorMethod<Request, Response>(
   name: string,
   request: Translation<Request>,
@@ -67,8 +70,9 @@ export const transferService = {
 } as const;
 
 /**
- * Reads a message of a source whose memory is used again when the caller has handled the message. A frame is lent then:
- * its body and checksum are views of that memory. Every other message keeps nothing of it.
+ * Reads a message of a source from memory that is used again as soon as the caller has handled the message. A frame is
+ * *lent* (`isLent`): its body and its checksum are views of that memory. Every other message is read from a copy, and
+ * keeps nothing of that memory.
  */
 export function readInPlace(bytes: Buffer): Received<SourceMessage> {
   const { responseDeserialize } = transferService.Transfer;
