@@ -19,8 +19,8 @@ export class Outages {
 
   /**
    * @param noticedWithinMs how late a cut may be noticed, milliseconds: a cut connection looks whole until keep-alive
-   *   finds the cut. A cut counts from when the peer was last heard, but at most from this long before it was noticed,
-   *   since a peer may also have been silent because it was made to wait
+   *   finds the cut. A cut counts from when the peer was last heard, but from no earlier than this long before the cut
+   *   was noticed, since a peer may also have been silent because it was made to wait
    */
   constructor(noticedWithinMs: number) {
     this.noticedWithinMs = noticedWithinMs;

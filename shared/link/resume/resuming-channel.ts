@@ -178,8 +178,8 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   /** True for a message after which its sender says nothing more. */
   protected abstract isLast(message: In): boolean;
   /**
-   * Looks for what a message says of the connection itself.
-   * @returns true if it says nothing else, and is not delivered
+   * Takes what a message says of the connection itself, such as a welcome or an acknowledgement.
+   * @returns true if the message says nothing else, so that it is not delivered
    */
   protected abstract takeOwn(message: In): boolean;
 
@@ -190,7 +190,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
    */
   protected connected(raw: Channel<Out, In>, received: number): void {
     this.confirmReceived(received);
-    // the connection before was replaced before its loss was noticed
+    // this connection takes the place of one whose loss was not noticed yet
     if (this.raw !== undefined) this.noteCut();
     this.raw = raw;
     if (!this.ending) this.clock.cancel(this.timer);
@@ -301,7 +301,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   private lost(raw: Channel<Out, In>, fault: MigrationFault | undefined): void {
     if (raw !== this.current || this.over) return;
     const final = fault !== undefined && this.isFinal(fault);
-    // a connection that this side has ended has ended in order: the peer has received everything
+    // no fault: the connection has ended in order, so the peer has received everything that was sent over it
     const taken = fault === undefined && raw === this.raw;
     if (this.peerEnded || (this.ending && (final || taken || !this.mayLinger))) this.settle(undefined);
     if (final || this.poisoned) this.settle(fault);
@@ -315,7 +315,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
     this.onLost();
   }
 
-  /** False for a channel that takes nothing any more, since it would not hear whether it is let in again. */
+  /** False for a channel that takes nothing any more, since it would not take the welcome of a new connection. */
   private get mayLinger(): boolean {
     return this.lingers() && !this.poisoned;
   }

@@ -35,7 +35,8 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   private late: Timer | undefined;
   private generation = 0;
   /**
-   * Called when the source begins the stream again: what came before does not count, and what was said is forgotten.
+   * Called when the source begins the stream again: messages that came before do not count, and messages that were sent
+   * before are not sent again.
    */
   onAnew: () => void = () => undefined;
   private lastAck: DestinationMessage | undefined;
@@ -142,9 +143,9 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
   }
 
   /**
-   * Sends a message, and bounds what is kept for a source that does not say what it has received. Such a source is cut
-   * off, since it has to say it when it is dialled again. In post-copy the requests for the guest's pages are kept, and
-   * there may be as many of them as the guest has pages.
+   * Sends a message, and bounds what is kept for a source that does not say what it has received. The connection to
+   * such a source is cut, since the source has to say what it has received when it is dialled again. In post-copy the
+   * requests for the guest's pages are kept, and there may be as many of them as the guest has pages.
    */
   override send(message: DestinationMessage, taken?: () => void): boolean {
     const more = super.send(message, taken);

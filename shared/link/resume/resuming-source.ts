@@ -83,8 +83,8 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
   }
 
   /**
-   * Gives up the frames that the peer has acknowledged, and what was said before them. The acknowledgement is delivered
-   * all the same, since the sender of the frames waits for it.
+   * Gives up the frames that the peer has acknowledged, and the messages that were sent before them. The
+   * acknowledgement is delivered all the same, since the sender of the frames waits for it.
    */
   protected override takeOwn(message: DestinationMessage): boolean {
     if (message.kind !== "ack") return false;

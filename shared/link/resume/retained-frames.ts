@@ -6,16 +6,16 @@
  *     | head room | body | head room | body … | free |
  *
  * The memory is bounded: a frame that does not fit is a fault of the sender, which the credit window should have
- * stopped. A buffer of its own for each frame would be memory that is touched for the first time, and cleared, with
- * nearly every frame, because the sizes of frames are all different.
+ * stopped. If each frame had a buffer of its own, nearly every frame would lie in new memory, which is cleared when it
+ * is touched for the first time, because the sizes of frames are all different.
  */
 import { MigrationFault } from "../../fault.ts";
 import type { Frame } from "../../protocol/stream-messages.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame-wire.ts";
 
 /**
- * A body is placed as far off a multiple of this number as it was before, bytes. Between such places memory is copied
- * some seven times as fast as between others (test/bench/README.md).
+ * The copy of a body lies as far beyond a multiple of this number as the body itself, bytes. Between such places memory
+ * is copied some seven times as fast as between others (test/bench/README.md).
  */
 const ALIGNMENT = 8;
 const HEAD_ROOM = Math.ceil(FRAME_HEAD_BYTES / ALIGNMENT) * ALIGNMENT;
