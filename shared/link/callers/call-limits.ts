@@ -18,7 +18,7 @@ const REFUSED_MAX = 100;
  * as many half requests as it has calls.
  */
 const REQUEST_MS = 20_000;
-/** The calls whose caller goes on asking for as long as it likes. */
+/** The beginnings of the paths of calls in which the caller may go on sending requests for as long as it likes. */
 const REFLECTION = "/grpc.reflection.";
 const TRANSFER = "/ferry.v1.TransferService/";
 const HEALTH_WATCH = "/grpc.health.v1.Health/Watch";

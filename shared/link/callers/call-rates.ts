@@ -1,11 +1,12 @@
 /**
- * How often a caller may call. A caller is a name in a certificate, over however many connections, so that nobody has
- * more calls by having more connections; or it is a connection that shows no name.
+ * How often a caller may call. All connections that show the same name in their certificates are one caller, so that
+ * nobody has more calls by having more connections. A connection whose caller shows no listed name is a caller of its
+ * own.
  */
 import type { Clock } from "../../runtime/clock.ts";
 import { Rate } from "./rate.ts";
 
-/** The rate of all calls of a caller. `ferry` makes a few, and an agent one or two for each migration. */
+/** The rate of all calls of a caller. A command of `ferry` makes a few, and an agent one or two for each migration. */
 const CALLS_PER_SECOND = 50;
 const CALLS_BURST = 100;
 /**

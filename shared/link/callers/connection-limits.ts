@@ -37,7 +37,10 @@ const WAITING = { max: 64, perGroup: 64 };
 /** The rooms of connections that shake hands, and of strangers. */
 const SHAKING = { max: 32, perGroup: 16 };
 const STRANGERS = { max: 64, perGroup: 16 };
-/** The most TCP connections that may wait, shake hands or be a stranger's at the same time. They are beside `max`. */
+/**
+ * The most TCP connections that may wait, shake hands or be a stranger's at the same time. The setting `max` does not
+ * count them.
+ */
 export const STRANGERS_MAX = WAITING.max + SHAKING.max + STRANGERS.max;
 
 /**
@@ -45,19 +48,22 @@ export const STRANGERS_MAX = WAITING.max + SHAKING.max + STRANGERS.max;
  * millisecond of the event loop.
  */
 const BURST = 16;
-/** The rate at which connections in clear begin, all together, since in clear nothing tells callers from strangers. */
+/**
+ * The rate at which connections in clear begin. All of them share one rate, since in clear nothing tells listed callers
+ * from strangers.
+ */
 const CLEAR_PER_SECOND = 200;
 const CLEAR_BURST = 100;
 /** How often the agent looks for connections whose time is over, milliseconds. */
 const LOOK_MS = 1000;
 /**
- * How soon a connection is looked at again that waits because its own network has all of its places among those that
- * shake hands, milliseconds.
+ * How soon the agent looks again at a connection of a familiar network that waits for a place among the connections
+ * that shake hands, milliseconds.
  */
 const CROWDED_MS = 50;
 /** How long a listed connection whose time is over may go on because a call is under way, milliseconds. */
 const GRACE_MS = 60_000;
-/** How often, at most, a line tells how many connections were ended, milliseconds. */
+/** The shortest time between two lines of the log that tell how many connections were ended, milliseconds. */
 const TELL_MS = 60_000;
 
 /** What a connection is at the moment. Each standing has a room of its own. */
@@ -111,7 +117,7 @@ export class ConnectionLimits {
   private readonly turns = new Map<Counted, Turn>();
   /** How many connections were ended since the last line of the log, by reason. */
   private readonly ended = new Map<Reason, number>();
-  /** How many handshakes were ended here of which TLS has not told yet that they have failed. */
+  /** How many connections were ended here during their handshakes, where TLS has not reported the failure yet. */
   private endedShaking = 0;
   private toldMs = Number.NEGATIVE_INFINITY;
   private next: Timer | undefined;
@@ -188,7 +194,7 @@ export class ConnectionLimits {
     return () => void counted.transfers--;
   }
 
-  /** The longest life of a connection that only an operator may have, milliseconds. */
+  /** The longest life of a connection whose caller is an operator and no peer, milliseconds. */
   get operatorsMs(): number {
     return this.settings.maxAgeMs;
   }
