@@ -8,7 +8,7 @@ import { runCell } from "./run-cell.ts";
 
 t.setTimeout(300_000);
 /** How long the link is down: longer than gRPC's keep-alive takes to notice that. */
-const SECONDS = 15;
+const SECONDS = 20;
 
 t.test(
   "a cut while pages are copied is waited for, and the guest stands still only for the switchover",
