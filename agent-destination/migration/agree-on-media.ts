@@ -9,14 +9,15 @@ import type { GuestProcess } from "../guest/guest-process.ts";
 
 export interface Judged {
   readonly agreement: Agreement;
-  /** The disks that the QEMU has now; undefined where it did not tell them. */
+  /** The disks that the QEMU has after the judgement. Undefined where no QEMU was started, and where it has ended. */
   readonly disks: FoundDisks | undefined;
 }
 
 /**
- * Judges an offer. The QEMU is given other media than its own only for an offer against which there is no other reason,
- * and whose media may all be put in.
- * @param facts everything else that was found, the disks as the definition has them
+ * Judges an offer. QEMU's media are changed only where there is no other reason against the offer, and where every
+ * medium of the guest may be put in.
+ * @param facts everything else that was found out about the QEMU and this host; the disks in it are not used
+ * @param disks the disks of the QEMU, with the media that the definition names
  */
 export async function agreeOnMedia(
   offer: Offer,

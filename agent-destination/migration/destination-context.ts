@@ -42,8 +42,8 @@ export interface DestinationContext {
   /** Address of the source agent. */
   readonly source: string;
   /**
-   * Name of the caller that offered the guest (Caller.name); undefined where an earlier version wrote the record, which
-   * did not keep it.
+   * Name of the caller that offered the guest (Caller.name). Undefined where an earlier version of Ferry wrote the
+   * record of this migration, since that version did not note the caller.
    */
   readonly caller: string | undefined;
   /** Memory that the guest takes here, bytes; 0 for a check, and where it is not known. */
@@ -64,24 +64,31 @@ export interface DestinationContext {
   /** Settled with the answer to the handshake. */
   readonly answer: Deferred<HandshakeAnswer>;
   /**
-   * Aborted when the agent stops, the source withdraws or an operator cancels. This ends every migration that does not
-   * have the whole guest yet. A migration that has the whole guest ends only by `withdrawn` or `claims`.
+   * Aborted when the agent stops, the source withdraws or an operator cancels. This ends a migration that does not have
+   * the whole guest yet, and no other migration.
    */
   readonly cancelled: AbortSignal;
-  /** True when the source will say `kept`. An older source does not. */
+  /**
+   * True when the source tells this agent once its journal says that the guest stays at the source (`kept`). An older
+   * source never says `kept`.
+   */
   readonly saysKept: boolean;
-  /** Aborted when the source says that the guest stays at the source (`withdraw` or `kept`). */
+  /**
+   * Aborted when the source says that the guest stays at the source (`withdraw` or `kept`), or has begun another
+   * migration of the guest.
+   */
   readonly withdrawn: AbortSignal;
   /**
    * Aborted when the source needs no copy here any more: its journal says that the guest stays there (`kept`), it has
    * begun another migration of the guest, or it is an older source and has withdrawn.
    */
   readonly unneeded: AbortSignal;
-  /** Aborted when the agent begins to stop. A migration that has the whole guest is then left to the next agent. */
-  readonly stopping: AbortSignal;
   /**
-   * Aborted when the agent stops waiting for what is still under way. The next agent takes that up from the journal.
+   * Aborted when the agent begins to stop. A migration that has the whole guest is then left to the next agent: the
+   * agent of this host after its next start, which takes the migration up from the journal.
    */
+  readonly stopping: AbortSignal;
+  /** Aborted when the agent stops waiting for migrations that are still under way. The next agent takes them up. */
   readonly leaving: AbortSignal;
   /** Resolved with the grant, whether it comes by the stream or by a call. */
   readonly granted: Deferred<OwnershipGrant>;

@@ -50,8 +50,8 @@ const AGAIN_MS = 500;
 
 /**
  * Runs an incoming migration until the guest runs here (*arrived*), was started and has ended (*lost*), was started by
- * somebody other than an agent (*doubled*), or nothing is left of it (*discarded*). It also ends where the migration is
- * left to the next agent. Never rejects.
+ * somebody other than an agent (*doubled*), or nothing is left of it (*discarded*). The function also returns when this
+ * agent stops and leaves the migration to the next agent. Never rejects.
  * @param changed is called with each state that is entered, the first one included
  */
 export async function runDestinationMigration(
@@ -127,8 +127,9 @@ function enter(state: Live, cx: DestinationContext): Promise<Next<Live["kind"]>>
 }
 
 /**
- * Gives the QEMU of a state before the guest is whole here. In such a state the end of that QEMU is what ends the
- * migration, so its last words belong to the fault.
+ * Gives the QEMU of a state in which QEMU still takes the guest; empty for every other state. In such a state QEMU's
+ * end is often the cause of a fault, and the last part of QEMU's output, which says why QEMU ended, is added to the
+ * fault.
  */
 function guestOf(state: Live): Pick<Undo, "guest"> {
   switch (state.kind) {
@@ -141,9 +142,7 @@ function guestOf(state: Live): Pick<Undo, "guest"> {
   }
 }
 
-/**
- * Makes the state that follows a fault. The table of states says which one it is; this function gathers what it holds.
- */
+/** Makes the state that follows a fault. The table of states names that state; this function gathers its fields. */
 function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext): DestinationState {
   cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
   switch (state.kind) {

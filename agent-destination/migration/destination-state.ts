@@ -67,9 +67,9 @@ interface Payloads {
   /** `receiver` is missing where an agent that started again has taken the migration up. */
   pulling: { readonly guest: GuestProcess; readonly receiver?: Receiver; readonly postcopy: DestinationPostcopy };
   /**
-   * `isWhole`: true when QEMU has the whole guest, so that its copy is to be kept; undefined where QEMU may have the
-   * guest although this agent has not seen it. `mayBeRunning`: true when the journal may say `running`: the end of QEMU
-   * alone is then no refusal.
+   * `isWhole`: true when QEMU has the whole guest, so that its copy is to be kept; undefined where this agent does not
+   * know whether QEMU has the whole guest. `mayBeRunning`: true when the journal may say `running`. The guest may then
+   * have run, so the end of its QEMU does not make the refusal durable, and only the journal can.
    */
   refusing: Refused & { readonly isWhole: boolean | undefined; readonly mayBeRunning: boolean };
   withheld: Refused & { readonly undo: Undo & { readonly guest: GuestProcess } };
@@ -81,7 +81,7 @@ interface Payloads {
   arrived: object;
   lost: object;
   discarded: { readonly fault: MigrationFault };
-  /** `isWhole`: the guest has all of its pages. */
+  /** `isWhole`: true when the guest has all of its pages. */
   doubled: { readonly fault: MigrationFault; readonly isWhole: boolean };
 }
 

@@ -1,7 +1,7 @@
 /**
- * Copies of a guest that an operator ends at this host, because no agent can finish them. In post-copy the source may
- * be lost for good, and the guest then misses pages that nobody has. An agent that has started again may find a QEMU
- * that does not answer any client.
+ * Ends the QEMU of a guest at this host by an operator's word, because no agent can finish the migration. In post-copy
+ * the source may be lost for good, and the guest then misses pages that nobody has. Or an agent that has started again
+ * finds a QEMU that does not answer any client.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
@@ -15,7 +15,7 @@ import type { DestinationContext } from "./destination-context.ts";
 
 /**
  * Runs a phase in which pages may be missing, and ends the guest's QEMU when an operator says so meanwhile. The phase
- * notices that end as it notices the end of any QEMU.
+ * notices the end of this QEMU as it notices the end of any QEMU.
  */
 export async function endableByWord<T>(
   guest: GuestProcess,

@@ -1,6 +1,6 @@
 /**
- * What a destination finds out about an offer before it starts anything for it, from its own definition of the guest
- * and from its host. A caller that does not have the definition, or may not bring the guest, gets no further than this
+ * Judges an offer before this agent starts a QEMU for it, from this host's definition of the guest and from the host. A
+ * caller that does not have the same definition, or may not bring the guest, gets no further than this
  * (docs/decisions/0049).
  */
 import { defined } from "../../shared/defined.ts";
@@ -102,8 +102,8 @@ export async function factsOfHost(
 export const definedBytes = ({ command }: GuestDefinition): number => memoryOf(command) ?? 0;
 
 /**
- * Loads this host's definition of the guest, and adds to `refusals` why that cannot be done. A mistake in the
- * definition is only logged: the caller has not shown that it has the same definition.
+ * Loads this host's definition of the guest. Where that fails, the reason is added to `refusals`. What is wrong with a
+ * definition is only logged, since the caller has not shown that it has the same definition.
  */
 async function ownDefinition(
   name: string,

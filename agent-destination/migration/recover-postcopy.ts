@@ -1,6 +1,6 @@
 /**
  * Resumes a post-copy whose stream to the destination's QEMU is lost. QEMU says which pages it has, and waits for the
- * others on a new connection. This agent dials the source as one that knows of no earlier stream
+ * others on a new connection. This agent dials the source as an agent that knows of no earlier stream
  * (docs/design/post-copy.md#when-something-breaks).
  */
 
@@ -36,7 +36,7 @@ const POLL_MS = 20;
 /**
  * Gives QEMU a new stream, and dials the source.
  * @returns the receiver of the new stream; undefined when QEMU has every page already
- * @throws MigrationFault when that fails; it may be tried again
+ * @throws MigrationFault when QEMU does not take the new stream; the call may be repeated
  */
 export async function recoverPostcopy(
   guest: GuestProcess,

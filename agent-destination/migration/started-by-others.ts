@@ -1,6 +1,6 @@
 /**
- * A guest that somebody other than an agent has started here. No agent has granted it. It may have run, so no agent may
- * refuse it any more.
+ * Finds out and notes that somebody other than an agent has started a guest here. No agent has granted such a guest. It
+ * may have run, so no agent may refuse it any more.
  */
 import { type DestinationPostcopy, EPOCH } from "../../shared/protocol/ownership.ts";
 import { PAUSED_STATES } from "../../shared/qemu/inspect/preflight.ts";
@@ -35,9 +35,9 @@ export const onceStarted = (guest: GuestProcess, over: AbortSignal): Promise<voi
   });
 
 /**
- * Writes down that the guest was seen to run here: as `arrived`, which never lets an agent say `cont`, or in post-copy
- * as `running` with `ungranted`, so that its pages are fetched. A disk that does not take the record changes nothing:
- * an agent that starts again sees the guest run.
+ * Notes in the journal that the guest was seen to run here. The record is `arrived`, which never lets an agent say
+ * `cont`, or in post-copy `running` with `ungranted`, so that the missing pages are fetched. Nothing is lost where the
+ * disk does not take the record: an agent that starts again sees that the guest runs.
  */
 export async function noteStarted(
   guest: GuestProcess,

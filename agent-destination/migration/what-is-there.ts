@@ -11,15 +11,16 @@ import type { GuestDefinition } from "../../shared/runtime/guest/guest-definitio
 const ASK_MS = 1000;
 /**
  * How long a guest that runs here is left alone after a look for an offer, milliseconds. QEMU serves one client of its
- * monitor at a time, so that a peer that offers a guest again and again would keep other programs from it.
+ * monitor at a time, so without this pause a peer that offers a guest again and again would keep other programs from
+ * the monitor.
  */
 const LOOK_PAUSE_MS = 2000;
 
 type Guest = Pick<GuestDefinition, "name" | "qmp">;
 
 /**
- * The looks at guests for offers, which peers may make as often as they like. There is at most one look at a guest at a
- * time, and all offers that wait for it have its answer.
+ * Looks for the QEMUs of guests that are offered. Peers may make offers as often as they like, so there is at most one
+ * look at a guest at a time, and all offers that wait for this look have its answer.
  */
 export class MonitorLooks {
   private readonly clock: Clock;
@@ -32,7 +33,7 @@ export class MonitorLooks {
     this.clock = clock;
   }
 
-  /** Looks as whatIsThere() does; where the guest was found a short time ago, after a pause. */
+  /** Looks as whatIsThere() does. A guest that was found less than LOOK_PAUSE_MS ago is looked at after a pause. */
   lookAt(guest: Guest): Promise<readonly Refusal[]> {
     const underWay = this.looks.get(guest.name);
     if (underWay !== undefined) return underWay;
@@ -54,7 +55,8 @@ export class MonitorLooks {
 
 /**
  * Looks whether a process answers at the guest's monitor.
- * @returns the reason against the offer, if one does or if this agent may not find out
+ * @returns the reason against the offer: a QEMU is at the monitor, or this agent may not connect to it. Empty where no
+ *   process listens there
  */
 export async function whatIsThere({ name, qmp }: Guest, clock: Clock): Promise<readonly Refusal[]> {
   try {

@@ -16,10 +16,11 @@ import { noteArrival } from "../note-arrival.ts";
 import { removeSockets, startedByOthers } from "./discard.ts";
 
 /**
- * Looks for the QEMU of a record, which is that very process and no other, until QEMU tells what it does. A monitor
- * that another client holds, or a QEMU that does not answer, does not count as ended: the agent looks again, and
- * meanwhile neither starts nor refuses the guest.
- * @throws MigrationFault while the agent cannot tell
+ * Finds the QEMU of a record, and asks it what it does. Only the process that the record names can be this QEMU, or,
+ * where the record names none, a process that an earlier life of this agent started for the guest. A monitor that
+ * another client holds, or a QEMU that does not answer, does not count as ended: the phase is tried again, and
+ * meanwhile the agent neither starts nor refuses the guest.
+ * @throws MigrationFault while the agent cannot tell what the QEMU does
  */
 export async function adopt(state: State<"adopting">, cx: DestinationContext): Promise<Next<"adopting">> {
   const { record } = state;
@@ -40,7 +41,7 @@ export async function adopt(state: State<"adopting">, cx: DestinationContext): P
 
 /**
  * Connects to the QEMU of a record.
- * @returns undefined when its process has ended, or there never was one
+ * @returns undefined when its process has ended, or no QEMU waits for this migration
  */
 async function findGuest(record: DestinationRecord, cx: DestinationContext): Promise<GuestProcess | undefined> {
   const written = record.qemu;
@@ -57,7 +58,8 @@ async function findGuest(record: DestinationRecord, cx: DestinationContext): Pro
     missesPages: record.postcopy !== undefined,
   });
   if (guest === undefined || written !== undefined) return guest;
-  // a guest that has arrived keeps the command line of one that waits, so only QEMU itself tells that it still waits
+  // the QEMU of a guest that has arrived keeps the command line of a QEMU that waits, so only QEMU's own answer tells
+  // whether it still waits
   const state = await stateOf(guest, record).catch((thrown: unknown) => {
     guest.letGoAgain();
     throw thrown;
@@ -92,8 +94,8 @@ async function takenUp(
       return { kind: to("loaded"), guest: present(guest), ...postcopy, loadedAtUs: cx.clock.nowUs() };
     case "starting": {
       const grantedAtUs = cx.clock.nowUs();
-      // no `cont` is said to a guest that was granted paused or never granted, nor to one that has run: if that one is
-      // paused now, its operator has paused it
+      // no `cont` is said to a guest that was granted paused or never granted, nor to a guest that has run: if such a
+      // guest is paused now, its operator has paused it
       const grant = {
         ...record.grant,
         paused: record.grant.paused || record.ungranted === true || record.ran === true,

@@ -11,8 +11,8 @@ import { noteStarted, onceStarted } from "../started-by-others.ts";
 
 type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pulling">;
 /**
- * What ends this state. `claimed` and `ended` are an operator's words `here` and `end`. A fault is the reason of a
- * source that has withdrawn the migration, by a call or by the stream.
+ * What ends this state. `claimed` and `ended`: an operator has said `here` or `end`. A fault: the source has withdrawn
+ * the migration, by a call or by the stream, and the fault has its reason.
  */
 type Word = MigrationFault | "granted" | "started" | "gone" | "claimed" | "ended" | "stopping";
 
@@ -53,7 +53,7 @@ export async function awaitGrant(state: State<"loaded">, cx: DestinationContext)
     }
     case "ended": {
       const fault = new MigrationFault("cancelled", "The operator of this host ended the copy");
-      // by the operator's word the copy is not kept until the source has heard the refusal
+      // the operator has ended the copy, so it is not kept any more, whether or not the source has heard the refusal
       return { ...refusing("withdrawn", state, fault), isWhole: false };
     }
     case "gone":

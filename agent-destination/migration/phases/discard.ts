@@ -9,8 +9,8 @@ import { hasStarted } from "../started-by-others.ts";
 import { incomingPath } from "./stage.ts";
 
 /**
- * Tells the source first, since its guest may be stopped until that is said. Then the QEMU ends, unless somebody other
- * than an agent has started the guest in it.
+ * Tells the source first, since the guest may stand still at the source until the source knows. Then ends the QEMU,
+ * unless somebody other than an agent has started the guest in it.
  */
 export async function discard(
   state: State<"discarding">,
@@ -54,7 +54,7 @@ export const startedByOthers = (cx: DestinationContext): MigrationFault =>
 
 /**
  * Tells the source by the stream, if there is one, that the migration has failed.
- * @param refusedToken proves the refusal of a grant; empty where nothing is refused
+ * @param refusedToken proves to the source that its grant is refused; empty where nothing is refused
  */
 export function say({ receiver }: Undo, fault: MigrationFault, refusedToken: Uint8Array): void {
   receiver?.say(new MigrationFault(fault.code, fault.message), refusedToken);

@@ -10,7 +10,10 @@ import type { Receiver } from "../../replay/receiver.ts";
 import { type DestinationContext, destinationRecord } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 
-/** How long each step of loading may take, milliseconds: QEMU takes its last bytes, and it loads the guest. */
+/**
+ * How long each of the two steps of loading may take, milliseconds: QEMU takes the last bytes of its stream, and QEMU
+ * loads the guest.
+ */
 const LOADS_WITHIN_MS = 60_000;
 /**
  * The pause between two looks at QEMU's state, milliseconds. Up to this much is added to the downtime of a switch to
@@ -24,7 +27,7 @@ const POLL_MS = 2;
  */
 export async function load(state: State<"loading">, cx: DestinationContext): Promise<State<"loaded">> {
   const { guest, receiver } = state;
-  // QEMU has all that it needs. If the link breaks now, what may become the only whole copy must not be thrown away
+  // QEMU has all that it needs, and its copy may become the only whole one. So the copy is kept even if the link breaks
   receiver.channel.setPatience(Number.POSITIVE_INFINITY);
   if (receiver.postcopy?.isActive) {
     const isStarted = await packageLoaded(guest, receiver, cx);
@@ -61,8 +64,8 @@ export async function load(state: State<"loading">, cx: DestinationContext): Pro
 }
 
 /**
- * Waits until QEMU has carried out post-copy's package up to its command RUN, which leaves a QEMU that was started with
- * -S paused. No event says so.
+ * Waits until QEMU has carried out post-copy's package up to its command RUN. A QEMU that was started with -S is paused
+ * then. QEMU sends no event for this, so it is asked again and again.
  * @returns whether somebody other than an agent has started the guest meanwhile
  */
 async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: DestinationContext): Promise<boolean> {

@@ -21,13 +21,13 @@ import { refusalOf, whatIsThere } from "../what-is-there.ts";
 
 /**
  * Starts a QEMU from this host's definition, looks at it and at the host, and answers with the contract or with every
- * reason against it. A check ends that QEMU again.
+ * reason against it. Where the offer is only a check (`dryRun`), the QEMU is ended again.
  */
 export async function negotiate(
   { offer, definition }: State<"negotiating">,
   cx: DestinationContext,
 ): Promise<State<"staging"> | State<"discarding">> {
-  // `host` has this array: reasons that are added from here on are there when the offer is judged
+  // `host` refers to this array, so reasons that are added later are there when the offer is judged
   const refusals: Refusal[] = [];
   const host = await factsOfHost(definition, cx.config, await cx.promisedBytes(), refusals);
   const source = offer.dryRun ? undefined : connectAhead(cx, offer);
@@ -78,7 +78,7 @@ function connectAhead(cx: DestinationContext, { sourceAddress }: Offer): SourceC
 /**
  * Judges the offer by the QEMU and the host.
  * @param guest undefined when no QEMU was started
- * @param refusals the array of `host`; gets the reason of a QEMU that has ended meanwhile
+ * @param refusals the array `host.refusals`; gets the reason of a QEMU that has ended meanwhile
  */
 async function judge(
   guest: GuestProcess | undefined,
@@ -98,8 +98,8 @@ async function judge(
 }
 
 /**
- * Asks QEMU for all that is compared with the offer. Beside these questions the journal takes a record that names the
- * process.
+ * Asks QEMU for all that is compared with the offer. Meanwhile a record that names the QEMU process is written into the
+ * journal.
  */
 async function lookAt(guest: GuestProcess, cx: DestinationContext, offer: Offer) {
   const tree = readTree(guest.qmp);
@@ -110,8 +110,8 @@ async function lookAt(guest: GuestProcess, cx: DestinationContext, offer: Offer)
     reading,
     reading.then((disks) => markedImages(disks, offer.guest.mark)),
     asksForPostcopy(offer.transfer) ? tryPostcopy(guest.qmp) : {},
-    // startGuest() has written a record before the start as well, so an agent that starts again finds the QEMU
-    // whenever this one has ended
+    // startGuest() has written a record before the start as well, so an agent that starts again finds the QEMU at
+    // whichever moment this agent has ended
     cx.journal.write(cx.id, destinationRecord(cx, "waiting", guest)),
   ]);
   return {
@@ -123,7 +123,7 @@ async function lookAt(guest: GuestProcess, cx: DestinationContext, offer: Offer)
 /**
  * Makes the end of a QEMU a reason of the refusal, beside the other reasons. A QEMU may end after it has begun to
  * answer, because of a port that is taken or a directory that is missing.
- * @throws the fault of a QEMU that lives
+ * @throws the fault that was thrown, where QEMU still lives
  */
 async function endedMeanwhile(guest: GuestProcess, thrown: unknown): Promise<Refusal> {
   const fault = await guest.explain(MigrationFault.from(thrown));

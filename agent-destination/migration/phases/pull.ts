@@ -74,7 +74,7 @@ async function untilComplete(receiver: Receiver, cx: DestinationContext): Promis
   return "complete";
 }
 
-/** Tells the source that post-copy is complete, and leaves the guest on its own. */
+/** Tells the source that post-copy is complete, and closes the agent's connections to the guest's QEMU. */
 async function arrived(
   guest: GuestProcess,
   receiver: Receiver | undefined,

@@ -18,8 +18,8 @@ import { say, startedByOthers } from "./discard.ts";
 
 /**
  * Makes the refusal as durable as the copy that it refuses, before the source is told (docs/decisions/0043, rule 6).
- * The journal takes it, or, where the disk does not take the record, a mark in QEMU. A QEMU that has ended needs
- * neither, unless the journal may say that the guest was started.
+ * The refusal is written into the journal, or, where the disk does not take the record, into QEMU as a mark. A QEMU
+ * that has ended needs neither, unless the journal may say that the guest was started.
  * @throws MigrationFault while neither can be done
  */
 export async function refuse(

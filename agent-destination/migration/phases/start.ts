@@ -27,8 +27,8 @@ type Ends = State<"arrived"> | State<"pulling"> | State<"lost"> | State<"refusin
 
 /**
  * Says `cont`, and then answers the source. From here on the guest may have run, so it is refused only if QEMU refuses
- * `cont`. A QEMU that does not answer is asked again for as long as it lives. A guest that was granted paused has
- * arrived as it is.
+ * `cont`. A QEMU that does not answer is asked again for as long as it lives. A guest that was granted paused is not
+ * started: the agent only checks that it is here.
  */
 export async function start(state: State<"starting">, cx: DestinationContext): Promise<Ends> {
   if (state.postcopy === undefined) return await startGuest(state, cx);
@@ -43,7 +43,7 @@ async function startGuest(state: State<"starting">, cx: DestinationContext): Pro
     postcopy === undefined || state.receiver !== undefined ? undefined : await resumePostcopy(guest, postcopy, cx);
   const receiver = state.receiver ?? taken;
   if (receiver !== undefined) cx.onStream(receiver.channel);
-  // post-copy needs both hosts to its end, so no cut of the link is too long
+  // post-copy needs both hosts to its end, so the stream waits however long the link is cut
   if (postcopy !== undefined) receiver?.channel.setPatience(Number.POSITIVE_INFINITY);
   const resumedAtUs = await (grant.paused ? seePaused(guest) : resume(guest, cx)).catch((thrown: unknown) => {
     taken?.close(MigrationFault.from(thrown));
