@@ -26,7 +26,7 @@ const SETTLE_FRAMES = 12;
  */
 const CLEARLY = 2;
 /**
- * With fewer idle processors than this there is none left for a level above START
+ * Below this number of idle processors, the host has no processor to spare for a level above START
  * (docs/design/compression.md#idle-processors).
  */
 const SCARCE = 0.5;
@@ -88,8 +88,8 @@ export class CompressionChooser {
     if (!this.enabled) return undefined;
     if (this.fixed !== undefined) return this.fixed;
     if (this.trial.without) return undefined;
-    // while the level is above the weakest, note() lowers it step by step, and looks only at who waits for whom; the
-    // rate of the link counts only at the weakest level
+    // above the weakest level only note() changes the level, by how often the sender has waited for the link and for
+    // the workers; the rate of the link counts only at the weakest level
     if (this.step > 0 || linkBytesPerSecond <= OUTRUNS * this.speed || this.speed === 0) return CHOICES[this.step];
     if (++this.without % TRY_AGAIN_FRAMES === 0) return CHOICES[0];
     return undefined;
@@ -119,8 +119,8 @@ export class CompressionChooser {
   }
 
   /**
-   * True when a frame of this size is likely to arrive sooner if it is compressed. For the time in which the guest is
-   * stopped and every millisecond counts.
+   * True when a frame of this size is likely to arrive sooner if it is compressed. The sender asks this only while the
+   * guest is stopped, when every millisecond counts.
    */
   paysOff(rawBytes: number, linkBytesPerSecond: number): boolean {
     if (this.speed === 0) return rawBytes > 16384;
@@ -138,12 +138,14 @@ export class CompressionChooser {
     this.encoderWaits++;
   }
 
-  /** Notes what compressing a frame took, and changes the level when it is time for that. */
+  /**
+   * Notes what compressing a frame took. After every SETTLE_FRAMES frames it may move the level up or down by one step.
+   */
   note(cost: FrameCost): void {
     const ratio = cost.rawBytes / Math.max(1, cost.encodedBytes);
     const speed = (1e6 * cost.rawBytes) / Math.max(1, cost.micros);
-    // a mean of encoded bytes over raw bytes, not of the ratios: one frame that becomes next to nothing would outweigh
-    // all others
+    // this is a mean of encoded bytes over raw bytes: in a mean of the ratios, one frame that shrinks to almost nothing
+    // would outweigh all others
     this.ratio = this.frames === 0 ? ratio : 1 / (0.8 / this.ratio + 0.2 / ratio);
     this.speed = this.speed === 0 ? speed : 0.8 * this.speed + 0.2 * speed;
     this.frames++;

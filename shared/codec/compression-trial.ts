@@ -25,7 +25,10 @@ const SMOOTHING = 0.3;
 const BETTER = 1.2;
 /** How many windows pass before the first trial, because V8 still compiles in these. */
 const FIRST_AFTER = 4;
-/** After a trial in which pages were not sent faster, the wait for the next trial is this many times as long. */
+/**
+ * Each time that a trial ends and pages are compressed again, the wait for the next trial becomes this many times as
+ * long.
+ */
 const LATER = 8;
 /** How many windows a trial lasts. The first does not count: it shows what was in flight before the change. */
 const TRIAL_WINDOWS = 3;

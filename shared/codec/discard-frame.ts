@@ -9,11 +9,11 @@ import { MigrationFault } from "../fault.ts";
 import type { PageSet } from "../page/page-set.ts";
 
 /**
- * The longest body of one frame of discards. No contract has shorter frames (FRAME_BYTES_MIN in
+ * The longest body of one frame of discards, bytes. Every contract allows frames of this length (FRAME_BYTES_MIN in
  * shared/protocol/handshake.ts).
  */
 export const DISCARD_FRAME_BYTES = 16 << 10;
-/** The longest range: two numbers of 5 bytes. */
+/** The most bytes that one range takes: two varints of at most 5 bytes each. */
 const RANGE_BYTES_MAX = 10;
 
 /** Encodes the whole set in as many bodies as that takes, each in memory of its own. */

@@ -55,8 +55,9 @@ export class PageFrameWriter {
   }
 
   /**
-   * Starts a frame in the frameBufferBytes(bodyBytes) bytes from `at` on. Where in these the frame begins is known at
-   * its end, since its headers are then as many as they are.
+   * Starts a frame in the frameBufferBytes(bodyBytes) bytes from `at` on. The frame does not begin at `at` itself:
+   * finish() moves the headers up to the bodies, so the length of the headers decides where the frame begins
+   * (`frameAt`).
    */
   begin(at: Address, bodyBytes: number): void {
     this.headersStart = at + FRAME_PREFIX_BYTES;
