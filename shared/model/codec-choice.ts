@@ -1,7 +1,7 @@
 /**
- * Predicts the level of zstd at which a migration is likely to settle: the one that is quickest for a page. The sender
- * itself calculates nothing: it changes the level by whether it waits more often for the link or for the compression
- * threads (shared/codec/chooser.ts).
+ * Predicts the level of zstd at which a migration is likely to settle: the level at which a page takes the least time.
+ * The sender of a migration does not use this calculation: it changes the level by whether it waits more often for the
+ * link or for the compression threads (shared/codec/chooser.ts).
  */
 import { PAGE_SIZE } from "../units.ts";
 

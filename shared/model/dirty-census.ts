@@ -54,7 +54,10 @@ export class DirtyCensus {
     this.intervals[before === 0 ? this.epoch : this.epoch - before]!++;
   }
 
-  /** Ends the epoch and begins the next. @returns false when there may not be another */
+  /**
+   * Ends the epoch and begins the next.
+   * @returns false when the census has EPOCHS_MAX epochs, so that no other epoch begins
+   */
   nextEpoch(now: number): boolean {
     this.endedAt = now;
     if (this.epoch === EPOCHS_MAX) return false;

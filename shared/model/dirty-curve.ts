@@ -56,11 +56,11 @@ export const faster = (curve: DirtyCurve, factor: number): DirtyCurve => ({
 });
 
 /**
- * How many lengths of windows are kept apart, each twice the one before. The last takes every longer window too: it
- * begins at about a day and a half.
+ * For how many lengths of windows a mean is kept. Each length is twice the length before it, and takes the windows up
+ * to the next length. The last length is about a day and a half, and takes every longer window too.
  */
 const LENGTHS = 28;
-/** The first length, seconds. It takes every shorter window too. */
+/** The shortest of these lengths, seconds. It takes every shorter window too. */
 const SHORTEST = 0.001;
 /** Weight of a new window in the mean of its length, 0 to 1. */
 const SMOOTHING = 0.3;

@@ -57,13 +57,13 @@ export interface AgentCosts {
    * nothing is in flight: up to 25 ms may be left.
    */
   readonly tailMs: number;
-  /** Bytes that are sent whatever the guest: measuring the link, and device state. */
+  /** The bytes that every migration sends besides its pages: those that measure the link, and the device state. */
   readonly fixedBytes: number;
 }
 
 /**
  * The costs on one host: two shared cores, guests under TCG, zstd's level chosen by the link. They stand for any host
- * that was not measured, and onHost() scales them to one that was.
+ * whose speed was not measured. For a host whose speed was measured, onHost() scales them.
  * @see docs/results/planner.md and docs/design/model.md#the-usual-costs for that host
  */
 export const USUAL_COSTS: AgentCosts = {
@@ -78,13 +78,14 @@ export const USUAL_COSTS: AgentCosts = {
 };
 
 /**
- * How fast one processor of the host of USUAL_COSTS compresses the reference of agent-source/planning/host-speed.ts.
- * The figure was worked out by way of another host (docs/design/planning.md#how-fast-the-host-is).
+ * How many bytes of simulated pages one processor of the host of USUAL_COSTS compresses in a second
+ * (agent-source/planning/host-speed.ts). The figure was worked out by way of another host
+ * (docs/design/planning.md#how-fast-the-host-is).
  */
 export const USUAL_COSTS_ZSTD_BYTES_PER_SECOND = 660e6;
 /**
- * Costs fall with this power of a host's speed, which is that of zstd. zstd works in the processor's caches; a page
- * also costs memory accesses and kernel time, which differ less between hosts
+ * The costs on a host are divided by this power of its speed. The speed is that of zstd, which works in the caches of
+ * the processor. A page also costs memory accesses and kernel time, which differ less between hosts
  * (docs/design/planning.md#how-fast-the-host-is).
  */
 const SPEED_EXPONENT = 0.7;
@@ -129,7 +130,7 @@ export interface Wishes {
   readonly robustnessFirst: boolean;
   /** How many pages the base cache holds; 0 without deltas. */
   readonly basePages: number;
-  /** The most pages that may be held until the end: half of the arena. */
+  /** The most pages that may be held until the switch is near: half of the arena. */
   readonly heldPagesMax: number;
   /** How often per second QEMU may sync its dirty bitmap (`transfer.syncRate`). */
   readonly syncsPerSecond: number;

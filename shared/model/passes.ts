@@ -20,7 +20,7 @@ export interface PassCosts {
   readonly bytesPerPage: (ageSeconds: number) => number;
   /** The shortest pass. No pass is shorter, because the source agent paces the reading of QEMU's stream. */
   readonly periodSeconds: number;
-  /** The most hot pages that are held until the end. */
+  /** The most hot pages that are held until the switch is near. */
   readonly heldPages: number;
   /** The most pages that may be left when the guest is stopped. */
   readonly stopPages: number;
@@ -64,7 +64,10 @@ export interface Closing {
   readonly lastSeconds: number;
 }
 
-/** How many sweeps take time. After these it is seen that they get no shorter, and the guest is stopped. */
+/**
+ * How many of the closing sweeps take time. After these, the prediction assumes, the agent sees that the sweeps get no
+ * shorter, and the guest is stopped.
+ */
 const CLOSING_SWEEPS = 4;
 
 /**
@@ -82,8 +85,8 @@ export function closeIn(
   let last = from;
   let seconds = 0;
   let bytesSent = 0;
-  // all sweeps are followed although only the first take time: so a guest that dirties more never ends at a shorter
-  // sweep
+  // all sweeps are followed although only the first CLOSING_SWEEPS take time: otherwise a guest that dirties more could
+  // end at a shorter sweep
   for (let sweep = 0; sweep < PASSES_MAX; sweep++) {
     const sent = Math.max(0, curve.pagesWithin(last) - heldPages);
     const next = Math.max(Math.min(shortestSeconds, last), Math.min(last, sent * secondsPerPage(last)));

@@ -64,7 +64,8 @@ export function predict(strategy: ModelStrategy, input: PredictionInput): Predic
   const good = run(shifted(input, -1));
   const bad = run(shifted(input, 1));
   const interval = (of: (outcome: Outcome) => number): Interval => ({
-    // a faster link lets more pages be held, and they are sent at the end: the bad end may be the one with fewer bytes
+    // a faster link lets more pages be held, and held pages are sent at the end, so the good end may have more bytes
+    // than the bad end
     low: Math.min(of(good), of(expected), of(bad)),
     expected: of(expected),
     high: Math.max(of(good), of(expected), of(bad)),

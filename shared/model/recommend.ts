@@ -90,7 +90,11 @@ function keepsUp(input: PredictionInput, predictions: Predictions): Choice {
   };
 }
 
-/** The strategy, of those that are offered, that ends whatever the guest does; undefined when there is none. */
+/**
+ * Chooses hybrid or post-copy, which end whatever the guest does: hybrid if it is offered and takes at most
+ * HYBRID_WORTH times as long as post-copy, or if post-copy is not offered.
+ * @returns undefined when neither is offered
+ */
 function boundedOf({ postcopy, hybrid }: Predictions, offered: readonly ModelStrategy[]): Prediction | undefined {
   const has = (one: Prediction): boolean => offered.includes(one.strategy);
   if (has(hybrid) && (!has(postcopy) || hybrid.totalMs.expected <= HYBRID_WORTH * postcopy.totalMs.expected))

@@ -1,4 +1,7 @@
-/** What is the same in every switchover, for the prediction before a migration and for the policy that ends it. */
+/**
+ * Constants of the switchover, for the predictions before and during a migration and for the policy that decides when
+ * to switch.
+ */
 
 /** How many round trips lie between STOP and RESUME: one for `loaded`, one for the grant. */
 export const ROUND_TRIPS = 2;
