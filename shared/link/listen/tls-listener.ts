@@ -80,7 +80,7 @@ export async function listenTls(
   };
 }
 
-/** Opens the door of strangers. @returns what takes a stranger's connection */
+/** Opens the server that strangers meet (stranger-door.ts). @returns the function that takes a stranger's connection */
 function strangers(
   security: TlsSecurity,
   refusals: RefusalLog,
@@ -115,7 +115,7 @@ const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
   rejectUnauthorized: false,
   ALPNProtocols: ["h2"],
   handshakeTimeout: HANDSHAKE_MS,
-  // a resumed session would bring its verdict along, even if the CA was replaced since then
+  // a resumed session would keep the verdict on its certificate, even if the CA was replaced since then
   secureOptions: constants.SSL_OP_NO_TICKET,
 });
 
@@ -139,8 +139,8 @@ type Standing =
 
 /**
  * Tells whether a caller is listed or a stranger. The connection of a listed caller ends when its certificate expires.
- * A connection that only an operator may have ends after `operatorsMs` milliseconds at the latest: by then another CA,
- * or another certificate, may count.
+ * The connection of an operator that is no peer ends after `operatorsMs` milliseconds at the latest: by then another
+ * CA, or another certificate, may count.
  */
 function standingOf(caller: Connected, security: TlsSecurity, operatorsMs: number, clock: Clock): Standing {
   const { peer, certificate } = caller;

@@ -122,8 +122,8 @@ const LOCAL = "a unix socket, user ";
 export const isLocal = (peer: string): boolean => peer.startsWith(LOCAL);
 
 /**
- * Lets grpc-js show the caller at a unix socket. It shows the `remoteAddress` and the `remotePort` of a call's socket,
- * which a unix socket does not have. Here the socket gets them: the user, and the number of the process.
+ * Lets grpc-js show the caller at a unix socket. grpc-js shows the `remoteAddress` and the `remotePort` of a call's
+ * socket, which a unix socket does not have. Here the socket gets both: the user, and the number of the process.
  * @param isShared whether others than root and the agent's own user may connect; if not, the kernel is not asked which
  *   of these two the caller is
  * @returns the user
@@ -151,8 +151,8 @@ const tooMany =
   };
 
 /**
- * Makes the interceptor that refuses what agents say to each other: an operator who may migrate a guest need not be
- * able to make one up.
+ * Makes the interceptor that refuses calls of the services that agents serve to each other: an operator who may migrate
+ * guests need not be able to offer an invented guest, as an agent could.
  */
 const operatorsOnly =
   (path: string): ServerInterceptor =>

@@ -46,7 +46,7 @@ export function showNames(names: readonly string[]): string {
 
 /**
  * Says why a chain is not accepted.
- * @param code OpenSSL's
+ * @param code OpenSSL's code for what is wrong
  * @returns the end of a sentence that begins with "The certificate of X"
  */
 export function chainProblem(code: string, certificate?: Pick<PeerCertificate, "valid_from" | "valid_to">): string {

@@ -69,7 +69,7 @@ interface OnlyPeers {
 
 export type LinkSecurity = ClearSecurity | TlsSecurity;
 
-/** The security where nothing was said: unix sockets alone. */
+/** The security of a link for which none is given: no TLS, and unix sockets only. */
 export const UNIX_ONLY: ClearSecurity = { kind: "clear", insecure: false };
 
 /** The most addresses whose servers' names are remembered. One more makes all of them forgotten. */
@@ -196,8 +196,8 @@ function checkSocket(path: string, { kind, sockets = [] }: LinkSecurity): void {
 }
 
 /**
- * Judges a server whose chain is good: it must be the one that was called, and one that may be called.
- * @returns why it is not accepted; undefined for one that is
+ * Judges a server whose certificate has a good chain: it must be the server that was called, and it must be allowed.
+ * @returns why the server is not accepted; undefined if it is accepted
  */
 function distrust(
   address: string,
