@@ -1,6 +1,6 @@
 /**
  * Bounds how many entries a message of a peer may have, before protobufjs makes an object of each of them: 256 KiB of
- * empty entries would be 130 000 objects. The walk makes no object, and takes time by the length of the message.
+ * empty entries would be 130 000 objects. The check makes no object, and its time grows with the length of the message.
  *
  * Not its job: how many entries each list may have, and what is in them (wire-read.ts).
  */
@@ -14,14 +14,14 @@ import { packageRoot } from "../../runtime/package-root.ts";
  * of a guest with many devices, and a layout of RAM_BLOCKS_MAX blocks.
  */
 const ENTRIES_MAX = 32_768;
-/** A message that is not longer than this, bytes, cannot have much more than a thousand entries, and is not walked. */
+/** The longest message that is not checked, bytes. Each entry takes a byte at least, so it has at most 4096 of them. */
 const SMALL_BYTES = 4096;
 /** The wire type of a text, of bytes, and of a message (protobuf.dev/programming-guides/encoding). */
 const LENGTH_DELIMITED = 2;
 
 let root: protobuf.Root | undefined;
 
-/** Loads the message types when they are needed first, which few agents ever do. */
+/** Loads the message types when the first message is checked that is not small. Few agents ever get such a message. */
 function typesOfProtocol(): protobuf.Root {
   if (root !== undefined) return root;
   const loaded = new protobuf.Root();
@@ -68,7 +68,7 @@ function walk(reader: protobuf.Reader, end: number, type: protobuf.Type, left: {
       throw new MigrationFault("peer-invalid", `The peer's message has its field ${field.name} in another form`);
     if (inner instanceof protobuf.Type) walk(reader, reader.uint32() + reader.pos, inner, left);
     else if (wire === LENGTH_DELIMITED && field !== undefined && wireTypeOf(field) !== wire) {
-      // numbers in one piece, of a byte each at least
+      // packed numbers, each of which takes a byte at least
       const length = reader.uint32();
       spend(left, length);
       reader.skip(length);

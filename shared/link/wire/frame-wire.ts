@@ -27,8 +27,9 @@ const CODECS: readonly (FrameCodec | undefined)[] = [undefined, "none", "zstd"];
 export const FRAME_HEAD_BYTES = 64;
 
 /**
- * Returns the message of a frame, which is valid until the frame was taken. If the head room of the frame is large
- * enough, the head is written into it and the body stays in place. Otherwise the message is a copy.
+ * Returns the message of a frame. If the head room of the frame is large enough, the head is written into it and the
+ * body stays in place, so that the message is valid until the frame's memory is used again. Otherwise the message is a
+ * copy.
  * @see test/bench/README.md
  */
 export function encodeFrame(frame: Frame): Buffer {

@@ -165,7 +165,7 @@ export const wasUnexpected = (trailers: Metadata): boolean => trailers.get(UNEXP
 
 /**
  * The longest advice that the text of a status repeats, characters: a sentence. Longer advice is only in its trailer,
- * for which gRPC's limit was counted.
+ * for which TEXT_CHARACTERS_MAX leaves room.
  */
 const ADVICE_IN_TEXT_MAX = 500;
 

@@ -12,7 +12,7 @@ const NAME_CHARACTERS_MAX = 4096;
 type FoundFields = "devices" | "deviceSettings" | "disks" | "mark" | "disksUnchecked";
 
 /**
- * Reads the devices and disks of a guest. What an older source leaves out is missing.
+ * Reads the devices and disks of a guest. A field that an older source does not send is absent from the result.
  * @throws MigrationFault `peer-invalid`
  */
 export function foundGuest(given: WireObject): Pick<GuestOffer, FoundFields> {

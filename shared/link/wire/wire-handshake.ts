@@ -61,7 +61,10 @@ export const migrationId = (wire: unknown): string => {
   return id;
 };
 
-/** Reads a token. An empty token would be the `refusedToken` of every failure that refuses nothing. */
+/**
+ * Reads a token. It must not be empty, since an empty token would equal the `refusedToken` of every failure that
+ * refuses nothing.
+ */
 export const token = (wire: unknown): Uint8Array => {
   const given = bytes(wire, "token");
   if (given.length === 0 || given.length > 64) throw malformed("token", `has ${given.length} bytes`);

@@ -162,7 +162,8 @@ const ASKS = ["standing", "grant", "withdraw"] as const;
 const STANDINGS: readonly Standing[] = ["waiting", "starting", "pulling", "running", "refused", "lost", "unknown"];
 
 export const settleCallWire: Translation<SettleCall> = {
-  // an agent of the version before knows `withdraw`, but not that the source's journal has it: so `kept` is a flag
+  // an agent of the version before knows `withdraw`, but not `kept`, which says that the source has written down that
+  // the guest stays there: so `kept` is sent as `withdraw` with a flag
   toWire: ({ ask, ...call }) => ({ ...call, ask: ask === "kept" ? "withdraw" : ask, kept: ask === "kept" }),
   fromWire: (wire) => {
     const given = object(wire, "request");
