@@ -1,6 +1,6 @@
 /**
  * Takes the body of a frame out of its message, decompressed and checked against its checksum, into one buffer of the
- * kernels' memory. What is in the body is not looked at here.
+ * kernels' memory. PageFrameReader and the replay read what the body contains.
  */
 import { frameBufferBytes } from "../../shared/codec/page-frame.ts";
 import { decompressInto } from "../../shared/codec/zstd.ts";
@@ -13,14 +13,14 @@ import { address } from "../../shared/units.ts";
 import { invalid } from "./invalid-stream.ts";
 
 const WORD_BYTES = 8;
-/** Where the checksum of the current frame is computed. */
+/** The address to which the checksum of the current frame is written when it is computed. */
 const CHECKSUM_AT = KERNEL_RESERVED_BYTES;
-/** Where the buffer begins. */
+/** The address at which the buffer for frames begins. */
 const FRAME_ROOM = KERNEL_RESERVED_BYTES + 64;
 
 type Agreed = Pick<Contract, "frameBytes" | "codecs">;
 
-/** Copies a frame that is to be opened later than within the call that brings it. */
+/** Copies a frame into memory of its own, so that it can be opened after the call that brings it has returned. */
 export const copyOf = (frame: Frame): Frame => ({
   ...frame,
   checksum: Buffer.from(frame.checksum),

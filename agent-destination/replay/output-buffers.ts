@@ -38,7 +38,7 @@ export class OutputBuffers<Frame> {
   readonly writer: StreamWriter;
   /** How many buffers QEMU has not taken yet. */
   writesPending = 0;
-  /** When QEMU had taken the last bytes so far, microseconds on this host's clock; 0 before the first ones. */
+  /** When QEMU took a buffer the last time, microseconds on this host's clock; 0 before the first buffer. */
   lastByteAtUs = 0;
   private readonly options: OutputBuffersOptions<Frame>;
   /** The addresses of the buffers that are free. */
@@ -78,7 +78,7 @@ export class OutputBuffers<Frame> {
     return at;
   }
 
-  /** Gives the buffer that is being filled to QEMU. @param frame the one that ends in it */
+  /** Gives the buffer that is being filled to QEMU. @param frame the frame that ends in it; missing where none ends */
   flush(frame?: Frame): void {
     const { output } = this;
     if (output < 0) return;

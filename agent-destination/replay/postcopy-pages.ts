@@ -144,7 +144,7 @@ export class PostcopyPages implements ReturnPathSink {
       const bits = this.missing.bits(firstPage, pages);
       send({ kind: "missing", firstPage, pageCount: pages, bits, last: firstPage + pages === pageCount });
     }
-    // a source that begins its stream again has forgotten what it was asked for
+    // a source that begins its stream again no longer knows which pages it was asked for
     for (const page of this.service.waitingPages) send({ kind: "pageRequest", firstPage: page, pageCount: 1 });
   }
 

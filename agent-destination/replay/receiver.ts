@@ -1,6 +1,6 @@
 /**
- * The destination's end of the transfer stream. It answers at once what can be answered at once, and hands frames to
- * the replay. What follows from a message for the migration is not decided here (migration/phases/).
+ * The destination's end of the transfer stream. It answers probes and clock pings by itself, and hands frames to the
+ * replay. What a message means for the migration is decided by the phases (migration/phases/).
  */
 import type { Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -27,7 +27,8 @@ export interface ReceiverOptions {
   /** Aborted when the migration is to end before it has the whole guest. */
   readonly cancelled: AbortSignal;
   /**
-   * The disks of the QEMU here, as they were compared with the source's; missing where an earlier agent compared them.
+   * The disks of the QEMU here, as they were compared with the source's; missing where an earlier life of this agent
+   * compared them.
    */
   readonly disks?: GuestDisks | undefined;
   /** Only where a broken post-copy is resumed: what the journal has of it. */
@@ -42,7 +43,7 @@ export interface ReceiverOptions {
 export class Receiver {
   readonly channel: ResumingDestination;
   readonly replay: Replay;
-  /** Resolved when the first frame has come: the source follows up. */
+  /** Resolved when the first frame has come. The phase *receiving* waits for it no longer than `followUp`. */
   readonly begun: Deferred<void> = deferred();
   /** Resolved when the source has said that there are no more frames. */
   readonly ended: Deferred<Message<"endOfStream">> = deferred();
@@ -55,8 +56,8 @@ export class Receiver {
   /** Set while the guest is loaded: answers the source's requests for digests. */
   onVerify: ((request: Message<"verifyRequest">) => Promise<void>) | undefined;
   /**
-   * True while a request for digests is answered. There is one at a time, because each takes a file and the memory of a
-   * stretch.
+   * True while a request for digests is answered. Only one request may be under way, because each request takes a file
+   * and memory for a stretch of the guest.
    */
   private verifying = false;
   private readonly abort = new AbortController();
@@ -70,11 +71,11 @@ export class Receiver {
   private readonly collectYoung = youngCollector();
   /** How many messages have come, of whatever kind. */
   heard = 0;
-  /** The bytes of all probes so far: the `appliedBytes` of the acknowledgement of a probe. */
+  /** The bytes of all probes so far, which the acknowledgement of a probe has as its `appliedBytes`. */
   private probeBytes = 0;
   /** What the journal needs of post-copy; set where post-copy may follow, once the layout has come. */
   record: DestinationPostcopy | undefined;
-  /** True once this stream is closed by this side: nothing is a fault any more. */
+  /** True once this side has closed the stream: whatever fails after that is ignored. */
   private over = false;
   /** True from the moment when the source begins the stream again until it asks which pages are missing. */
   private mayResume = false;
@@ -138,7 +139,7 @@ export class Receiver {
     void this.channel.closed.then(forget);
   }
 
-  /** Makes a fault one of this stream, unless the stream is closed. */
+  /** Aborts `signal` with a fault of this stream, unless this side has closed the stream. */
   fail(fault: MigrationFault): void {
     if (!this.over) this.abort.abort(fault);
   }
@@ -159,7 +160,7 @@ export class Receiver {
 
   /**
    * Tells the source that the migration has failed.
-   * @param refusedToken proves the refusal of a grant; empty where nothing is refused
+   * @param refusedToken proves to the source that its grant is refused; empty where nothing is refused
    */
   say(fault: MigrationFault, refusedToken: Uint8Array): void {
     this.channel.send({ kind: "failure", code: fault.code, message: fault.message, refusedToken });
@@ -196,8 +197,8 @@ export class Receiver {
     const { postcopy } = this;
     if (postcopy?.isActive !== true)
       throw new MigrationFault("peer-invalid", "The source resumes post-copy, which has not begun", { role: "source" });
-    // an answer is kept until the source has received it, since the connection may break, and takes 32 KiB for each GiB
-    // of the guest. So a source may ask once for each stream
+    // an answer takes 32 KiB for each GiB of the guest, and is kept until the source has received it, since the
+    // connection may break. So a source may ask only once for each stream
     if (!this.mayResume)
       throw new MigrationFault("peer-invalid", "The source asks twice what is missing from one stream", {
         role: "source",

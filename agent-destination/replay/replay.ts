@@ -51,7 +51,7 @@ export interface ReplayOptions {
   readonly clock: Clock;
   /** Takes a fault that arises when QEMU has taken bytes, outside of a call of take(). */
   readonly onFault: (fault: MigrationFault) => void;
-  /** A fault for tests: one byte of the first full page is changed after all checks. */
+  /** True for a test of `--verify`: one byte of the first full page is then changed, after all checks. */
   readonly corruptPage: boolean;
 }
 
@@ -86,7 +86,7 @@ export class Replay implements RecordSink {
   private readonly acks: AckBatcher;
   /** Post-copy's pages; set by the layout where post-copy may follow. */
   postcopy: PostcopyPages | undefined;
-  /** What QEMU is to get for the current frame of discards or of the package. */
+  /** The bytes that QEMU is to get for the current frame of discards or of the package. */
   private commands: Uint8Array | undefined;
   /** How many bytes of `commands` were written. */
   private commandsAt = 0;
@@ -94,7 +94,7 @@ export class Replay implements RecordSink {
   isHeldBack = false;
   /** True once a frame was refused: nothing more is written then. */
   private broken = false;
-  /** True until the fault for tests has changed a page. */
+  /** True where a test wants a byte changed (`corruptPage`), until that was done. */
   private corrupt: boolean;
   /** One callback for each drained() that waits. */
   private idleWaiters: (() => void)[] = [];
@@ -113,7 +113,7 @@ export class Replay implements RecordSink {
     this.writer = this.outputs.writer;
   }
 
-  /** When QEMU had taken the last bytes so far, microseconds on this host's clock; 0 before the first ones. */
+  /** When QEMU took bytes the last time, microseconds on this host's clock; 0 before the first bytes. */
   get lastByteAtUs(): number {
     return this.outputs.lastByteAtUs;
   }
@@ -161,7 +161,7 @@ export class Replay implements RecordSink {
       throw invalid(`${this.waitingBytes} bytes that were not applied yet; agreed on ${creditWindowBytes}`);
     this.queue.push(frame);
     this.run();
-    // the memory of a frame that is lent is the link's again when this call returns
+    // the link uses the memory of a lent frame again when this call returns, so a lent frame that still waits is copied
     if (frame.isLent === true && this.queue.at(-1) === frame) this.queue[this.queue.length - 1] = copyOf(frame);
   }
 
@@ -210,7 +210,7 @@ export class Replay implements RecordSink {
 
   // the end of RecordSink
 
-  /** True when nothing waits, and QEMU has taken everything. */
+  /** True when no frame waits, and QEMU has taken everything that was written. */
   private get isIdle(): boolean {
     return this.queue.length === 0 && this.current === undefined && this.outputs.writesPending === 0;
   }
@@ -227,7 +227,7 @@ export class Replay implements RecordSink {
     }
   }
 
-  /** Writes frames until there are none, or QEMU takes no more; in that case the channel is paused meanwhile. */
+  /** Writes frames until there are none, or QEMU takes no more. While QEMU takes no more, the channel is paused. */
   private work(): void {
     while (true) {
       if (this.current === undefined) {
@@ -338,7 +338,7 @@ export class Replay implements RecordSink {
     return this.postcopy?.isActive === true ? "soon" : "late";
   }
 
-  /** Goes on when QEMU has taken an output buffer. */
+  /** Writes on after QEMU has taken an output buffer, and resolves the calls of drained() when all is written. */
   private continue(): void {
     try {
       this.run();

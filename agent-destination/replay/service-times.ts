@@ -1,12 +1,12 @@
 /**
- * How long the guest waits for its pages: from a request of its QEMU until the page is written to QEMU. The memory is
- * bounded: times are kept as a histogram with eight steps for each doubling, so a percentile is right to 9 %.
+ * Measures how long the guest waits for its pages: from a request of its QEMU until the page is written to QEMU. The
+ * memory is bounded: times are kept as a histogram with eight steps for each doubling, so a percentile is right to 9 %.
  */
 import type { ServiceTimes as Summary } from "../../shared/protocol/stream-messages.ts";
 
 /** Cells of the histogram for each doubling of the time. */
 const STEPS = 8;
-/** The cells of the histogram, for 1 to 2^32 microseconds. */
+/** How many cells the histogram has: it covers 1 to 2^32 microseconds. */
 const CELLS = 32 * STEPS;
 /**
  * How many requested pages are followed at most. A QEMU that works as it should requests one page for each virtual CPU,
