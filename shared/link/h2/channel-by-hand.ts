@@ -1,9 +1,11 @@
 /**
- * The dialling end of a transfer stream, as gRPC over HTTP/2 by hand: it makes a Channel of a Connection. link.ts says
- * what a Channel promises, and grpc/grpc-channel.ts is the same by grpc-js, whose faults and texts this one gives too.
+ * The dialling end of a transfer stream over the client by hand, which is Ferry's own HTTP/2 client
+ * (docs/design/wire.md#the-client-by-hand). This file makes a Channel of a Connection, and has gRPC's rules for calls.
+ * link.ts says what a Channel promises. grpc/grpc-channel.ts makes one by grpc-js, with the same faults and texts.
  *
- * Invariants: a message is delivered from the socket's read or from a turn of its own, and never inside a call of the
- * channel's owner; messages that were read wait while the channel is paused, and the orderly end waits behind them.
+ * Invariants: a message is delivered from the socket's read or from a later turn of the event loop, and never inside a
+ * call of the channel's owner; messages that were read wait while the channel is paused, and the orderly end waits
+ * behind them.
  */
 import { MigrationFault } from "../../fault.ts";
 import { deferred } from "../../runtime/deferred.ts";
@@ -44,11 +46,11 @@ export class ChannelByHand<Out, In> implements Channel<Out, In> {
   private readonly waiting: (() => void)[] = [];
   private handler: ((message: In) => void) | undefined;
   private paused = false;
-  /** True while a turn is to come in which what waits is delivered. */
+  /** True while onTurn() is about to be called, which delivers the messages that wait. */
   private turning = false;
   private phase: "open" | "ending" | "over" = "open";
   private httpStatus: string | undefined;
-  /** The status with which the peer has ended the stream in order; the channel closes when all before it is taken. */
+  /** The status with which the peer has ended the stream in order. The channel closes once all messages are taken. */
   private ended: StreamStatus | undefined;
 
   constructor(connection: Connection, options: ChannelOptions<Out, In>) {
@@ -112,7 +114,7 @@ export class ChannelByHand<Out, In> implements Channel<Out, In> {
     }
   }
 
-  /** Delivers what waits, in a turn of its own. */
+  /** Delivers the messages that wait. resume() schedules it, so that it runs outside of every call of the owner. */
   private readonly onTurn = (): void => {
     this.turning = false;
     if (this.paused || this.phase === "over") return;
@@ -202,7 +204,7 @@ export class ChannelByHand<Out, In> implements Channel<Out, In> {
     );
   }
 
-  /** The stream is over, by whatever has happened. */
+  /** Closes the channel with the fault for which `why` stands. */
   private takeEnd(why: StreamStatus | MigrationFault): void {
     if (why instanceof NotUnderstood && this.phase !== "over") this.options.onNotUnderstood(why);
     this.settle(why instanceof MigrationFault ? why : streamFault(why, this.options.dialled));

@@ -1,6 +1,7 @@
 /**
- * One connection of the client by hand, with one stream: HTTP/2's rules for connections (RFC 9113), and nothing of
- * gRPC's calls, which are in channel-by-hand.ts.
+ * One connection of the client by hand, which is Ferry's own HTTP/2 client (docs/design/wire.md#the-client-by-hand).
+ * The connection has one stream. This file has HTTP/2's rules for connections (RFC 9113), and nothing of gRPC's calls,
+ * which are in channel-by-hand.ts.
  *
  *     socket ──> FrameReader ──data──> ReceiveWindow ──> Inbox ──> call
  *     socket <── preface, SETTINGS, acknowledgements, PING, WINDOW_UPDATE, and the Outbox's DATA
@@ -29,8 +30,9 @@ import { ReceiveWindow } from "./receive-window.ts";
 import { type StreamStatus, unavailable } from "./stream-status.ts";
 
 /**
- * How many bytes of answers may wait for a peer that does not read, beside the messages that its windows allow. A peer
- * that asks by PING or SETTINGS and reads nothing is cut off then.
+ * How many bytes may wait in the socket for a peer that does not read. While the socket is full, messages wait in the
+ * outbox, so only answers go on adding up: beyond this number the agent cuts off a peer that asks by PING or SETTINGS
+ * and reads nothing.
  */
 const UNREAD_BYTES_MAX = 1 << 20;
 /** How long the last frames of a connection may take to leave, milliseconds. The socket is closed after that. */
@@ -119,8 +121,8 @@ export class Connection implements FrameTaker {
   }
 
   /**
-   * Does something that may find what a peer has sent to be wrong. If it does, the stream is over.
-   * @returns false if it did
+   * Runs an action that throws if the peer has sent something wrong. The stream is over then.
+   * @returns false if the action has thrown
    */
   guard(action: () => void): boolean {
     try {
@@ -133,7 +135,7 @@ export class Connection implements FrameTaker {
   }
 
   /**
-   * Ends the connection, after what was sent. What has come and waits in the inbox stays there.
+   * Ends the connection, behind everything that was sent before. Messages that wait in the inbox stay there.
    * @param errorCode ERROR.none for a stream that the peer has ended in order; else the stream is reset with this code
    */
   leave(errorCode: ErrorCode): void {
@@ -212,7 +214,7 @@ export class Connection implements FrameTaker {
     socket.on("error", (error) => {
       this.lastError = error;
     });
-    // a half of a connection is of no use: the peer's end is the end
+    // a connection that the peer has closed in its direction is of no use in the other one
     socket.on("end", () => this.lose("The peer has closed the connection"));
     socket.on("close", () => this.lose("Connection dropped"));
   }
@@ -274,7 +276,10 @@ export class Connection implements FrameTaker {
     if (this.hasRoom) this.call?.drained();
   }
 
-  /** The connection is lost, or was never made. */
+  /**
+   * Ends a connection that is lost, or was never made.
+   * @param how the words for the loss, which count where the socket has no error of its own
+   */
   private lose(how: string): void {
     if (this.over) return;
     this.finish();
@@ -285,7 +290,7 @@ export class Connection implements FrameTaker {
     this.call?.over(unavailable(this.isGreeted ? (this.wordsOf() ?? how) : failed));
   }
 
-  /** Returns the words of the socket's error. Where several addresses of a host were tried, these of the first one. */
+  /** Returns the text of the socket's error. If several addresses of a host were tried, it is that of the first one. */
   private wordsOf(): string | undefined {
     const { lastError } = this;
     const first: unknown = lastError instanceof AggregateError ? lastError.errors[0] : lastError;

@@ -15,12 +15,12 @@ import { FLAG, HEAD_BYTES, PAYLOAD_BYTES_MAX, STREAM, TYPE } from "./frames.ts";
 import { ERROR, NotUnderstood } from "./not-understood.ts";
 
 /**
- * The longest header block, bytes, and the most frames of one. A block that is longer holds more than
- * HEADER_LIST_BYTES_MAX (hpack.ts) allows, or nothing at all.
+ * The longest header block, bytes, and the most frames of one. A longer block has more headers than
+ * HEADER_LIST_BYTES_MAX (hpack.ts) allows, or bytes that stand for no header.
  */
 const BLOCK_BYTES_MAX = 64 << 10;
 const BLOCK_FRAMES_MAX = 16;
-/** How many bytes HEADERS of a stream with a priority has ahead of its block. */
+/** How many bytes a HEADERS frame with a priority has ahead of its part of the header block. */
 const PRIORITY_BYTES = 5;
 /** The lengths of frames that have one length only. */
 const EXACT: Readonly<Record<number, number>> = {
@@ -36,11 +36,18 @@ const OF_STREAM: readonly number[] = [TYPE.data, TYPE.headers, TYPE.reset, TYPE.
 
 /** Takes what is read. All payloads are valid only until the call returns. */
 export interface FrameTaker {
-  /** DATA begins, whose payload, padding included, is as long as this. @throws NotUnderstood beyond the window */
+  /**
+   * A DATA frame begins.
+   * @param length the length of its payload, padding included, bytes
+   * @throws NotUnderstood when the payload is longer than the window allows
+   */
   dataBegins(length: number): void;
-  /** Takes a piece of data, which lies at `from` to `to` of the bytes. */
+  /** Takes a piece of data: the bytes from `from` on, up to `to` and without it. */
   data(bytes: Buffer, from: number, to: number): void;
-  /** DATA is over, in which so many bytes were padding. */
+  /**
+   * A DATA frame is over.
+   * @param padding how many bytes of its payload were no data: the padding, and the byte with the padding's length
+   */
   dataEnds(padding: number, endsStream: boolean): void;
   headers(block: Buffer, endsStream: boolean): void;
   reset(errorCode: number): void;
@@ -60,7 +67,7 @@ export class FrameReader {
   private stream = 0;
   /** How many bytes of the payload are still to come. */
   private left = 0;
-  /** Of a DATA frame: how many bytes of data are still to come, and how many bytes of padding it has. */
+  /** Of a DATA frame: how many bytes of data are still to come, and how many bytes its padding has with its length. */
   private dataLeft = 0;
   private padding = 0;
   /** True until the length of a DATA frame's padding has come. */
@@ -205,7 +212,10 @@ export class FrameReader {
     }
   }
 
-  /** Returns the part of the block that HEADERS has, between the length of its padding and the padding. */
+  /**
+   * Returns the part of the header block that a HEADERS frame has: its payload without the padding, the length of the
+   * padding and the priority.
+   */
   private withoutPadding(payload: Buffer): Buffer {
     const isPadded = this.has(FLAG.padded);
     const from = (isPadded ? 1 : 0) + (this.has(FLAG.priority) ? PRIORITY_BYTES : 0);

@@ -77,7 +77,7 @@ export function resetFrame(errorCode: number): Buffer {
   return frame;
 }
 
-/** Writes the end of a connection on which the peer has opened no stream. */
+/** Writes GOAWAY, which ends a connection. It says that no stream of the peer was taken: the peer has opened none. */
 export function goAwayFrame(errorCode: number): Buffer {
   const frame = frameOf(TYPE.goAway, 0, 0, 8).fill(0, HEAD_BYTES);
   frame.writeUInt32BE(errorCode, HEAD_BYTES + 4);

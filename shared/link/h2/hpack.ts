@@ -1,7 +1,7 @@
 /**
  * HPACK, the header compression of HTTP/2 (RFC 7541), without a dynamic table: this client announces one of 0 bytes,
- * so a peer can refer to the static table only (docs/decisions/0094-receive-http2-by-hand.md). What is written are
- * literals that no peer puts into a table.
+ * so a peer can refer to the static table only (docs/decisions/0094-receive-http2-by-hand.md). This client writes
+ * entries of the static table, and literals that no peer puts into a table.
  *
  * Everything that is read is bounded by the length of the block, which the caller bounds, and by HEADER_LIST_BYTES_MAX.
  */
@@ -56,7 +56,10 @@ function encodeText(text: string): Buffer[] {
   return [encodeNumber(bytes.length, 7, 0), bytes];
 }
 
-/** Writes a number into the last `bits` bits of a first byte, whose other bits are those of `form`, and into more. */
+/**
+ * Writes a number into the last `bits` bits of a first byte, whose other bits are those of `form`, and into further
+ * bytes if it is too large for that.
+ */
 function encodeNumber(value: number, bits: number, form: number): Buffer {
   const most = (1 << bits) - 1;
   if (value < most) return Buffer.of(form | value);
@@ -106,7 +109,7 @@ class BlockReader {
     return [name, this.text()];
   }
 
-  /** Reads a number whose first `bits` bits are the last bits of the byte here. */
+  /** Reads a number that begins in the last `bits` bits of the next byte. */
   private number(bits: number): number {
     const most = (1 << bits) - 1;
     let value = this.byte() & most;

@@ -23,7 +23,7 @@ const SLOT_BYTES_MIN = 64 << 10;
  * of memory. An honest source sends tens of small messages a second.
  */
 const WAITING_MAX = 65_536;
-/** How many messages that were handed on leave their places in the list of those that wait. */
+/** The list of messages that wait is shortened once this many messages at its beginning were handed on. */
 const FORGOTTEN_MIN = 1024;
 
 const NONE = Buffer.alloc(0);
@@ -55,7 +55,7 @@ export class Inbox {
   private waiting: Waiting[] = [];
   /** The index of the first message that waits. */
   private first = 0;
-  /** Bytes of the stream that are kept, and were not reported by consumed(). */
+  /** How many bytes of the stream have come and were not reported by consumed() yet. */
   private owed = 0;
   private held = true;
   private stopped = false;

@@ -1,11 +1,11 @@
 /**
- * The faults of a connection whose bytes this client does not take. No agent has said anything by them, so they count
- * as a cut of the link, and the next connection of the same migration is made by grpc-js
- * (docs/design/wire.md#the-client-by-hand).
+ * The fault of a connection over which bytes came that the client by hand, Ferry's own HTTP/2 client, does not
+ * understand. Such bytes are no word of an agent, so the fault counts as a cut of the link. grpc-js makes the next
+ * connection of the same migration (docs/design/wire.md#the-client-by-hand).
  */
 import { MigrationFault } from "../../fault.ts";
 
-/** HTTP/2's error codes that this client says (RFC 9113, section 7). */
+/** The error codes of HTTP/2 that this client sends or looks for (RFC 9113, section 7). */
 export const ERROR = {
   none: 0,
   protocol: 1,
@@ -17,7 +17,7 @@ export const ERROR = {
 } as const;
 export type ErrorCode = (typeof ERROR)[keyof typeof ERROR];
 
-/** A connection that does not keep to the rules, or asks for what this client does not do. */
+/** The fault of a peer that does not keep to the rules of HTTP/2, or asks for what this client does not do. */
 export class NotUnderstood extends MigrationFault {
   /** What GOAWAY tells the peer. */
   readonly errorCode: ErrorCode;

@@ -16,7 +16,7 @@ const READ_BYTES = 256 << 10;
 
 /**
  * Begins to connect.
- * @param take takes what was read: the first `length` bytes of the buffer, until it returns
+ * @param take takes what was read: the first `length` bytes of the buffer, which are valid until `take` returns
  */
 export function openSocket(
   text: string,
@@ -56,7 +56,7 @@ function overTls(address: AgentAddress, { context, serverName, verify }: TlsCall
   return connectTls(Object.assign(options, { onread }));
 }
 
-/** Returns what the authority of a request is, as grpc-js says it. */
+/** Returns the `:authority` of a request to an address, in the form in which grpc-js sends it. */
 export function authorityOf(text: string): string {
   const address = parseAddress(text);
   return address.kind === "unix" ? "localhost" : text.replace(/%[^\]]*/, "");

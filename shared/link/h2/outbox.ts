@@ -1,6 +1,6 @@
 /**
- * Sends messages as DATA within the windows of the peer, in order. What the peer's windows or its socket do not take
- * waits here. How many messages may wait is decided by the channel.
+ * Sends messages as DATA within the windows of the peer, in order. What the windows or the socket do not take waits
+ * here. The channel decides how many messages may wait.
  */
 import {
   endFrame,
@@ -17,7 +17,7 @@ import { ERROR, NotUnderstood } from "./not-understood.ts";
 export class Outbox {
   private readonly write: (frame: Buffer) => void;
   private readonly isSocketFull: () => boolean;
-  /** Messages behind their prefixes. */
+  /** The messages that wait, each with gRPC's prefix ahead of it. */
   private queue: Buffer[] = [];
   /** How many bytes of the first message were sent. */
   private sent = 0;
@@ -27,7 +27,10 @@ export class Outbox {
   hasEnded = false;
   private connectionWindow = WINDOW_AT_FIRST;
   private streamWindow = WINDOW_AT_FIRST;
-  /** What the peer gives a new stream. It may change, and then the window of an open stream changes as much. */
+  /**
+   * The window that the peer gives a new stream, bytes. If the peer changes it, the window of the open stream changes
+   * by as much.
+   */
   private initialWindow = WINDOW_AT_FIRST;
 
   /**
@@ -50,13 +53,13 @@ export class Outbox {
     this.pump();
   }
 
-  /** @param message stands behind its prefix, and stays as it is */
+  /** @param message a message with gRPC's prefix ahead of it, in memory that does not change any more */
   push(message: Buffer): void {
     this.queue.push(message);
     this.pump();
   }
 
-  /** Ends the stream of this side behind what waits. */
+  /** Ends this side's half of the stream, behind the messages that wait. */
   end(): void {
     this.ending = true;
     this.pump();

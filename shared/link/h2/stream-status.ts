@@ -64,7 +64,7 @@ function metadataOf(fields: readonly HeaderField[]): Metadata {
   try {
     return Metadata.fromHttp2Headers(headers);
   } catch {
-    return new Metadata(); // as grpc-js does it: a field that is not allowed takes the others with it
+    return new Metadata(); // as in grpc-js, one field that is not allowed makes all fields count as absent
   }
 }
 
