@@ -38,7 +38,10 @@ export class MemoryLayout {
   readonly pageCount: number;
   readonly byteLength: number;
 
-  /** @throws MigrationFault `not-supported` for more than MAX_PAGES, `stream-invalid` for a block of part of a page */
+  /**
+   * @throws MigrationFault `not-supported` for more than MAX_PAGES pages, `stream-invalid` for a block whose length
+   *   is not a multiple of a page
+   */
   constructor(blocks: readonly BlockSize[]) {
     const laid: LaidBlock[] = [];
     let firstPage = 0;

@@ -25,7 +25,7 @@ export class HeatMap {
   private readonly heat: Uint8Array;
   /**
    * The epoch in which each page arrived last. It wraps after 65536 epochs: a page that was not dirtied for so long may
-   * look warm once, which only costs order.
+   * look warm once, which affects only the order in which pages are sent.
    */
   private readonly stamp: Uint16Array;
   /** 1 for a page that has arrived, 0 for the others. */

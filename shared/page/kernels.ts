@@ -8,7 +8,7 @@
 import type { Address } from "../units.ts";
 
 export interface PageKernels {
-  /** The memory that all addresses refer to. It never grows: growing would detach every view. */
+  /** The memory that all addresses refer to. It never grows: existing views of it would not reach the added part. */
   readonly memory: Uint8Array;
   /** True when the page of 4096 bytes at `page` is all zero. */
   isZero(page: Address): boolean;

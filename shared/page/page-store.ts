@@ -264,7 +264,8 @@ export class PageStore {
   }
 
   /**
-   * Gives up the coldest base when there are as many as there may be, but not for a page that is as cold or colder.
+   * Makes room for a base of this class. If the store has as many bases as it may have, the coldest base is given up,
+   * but only if its class is colder than this class.
    * @returns true when there is room for one more base
    */
   private makeRoomForBase(heatClass: number): boolean {

@@ -10,7 +10,7 @@ import { PAGE_SIZE } from "../units.ts";
  * the memory of a process.
  */
 const NOISE_EVERY = 4;
-/** How many words the guest changes in a page between two passes. */
+/** How many words of four bytes the guest changes in a page between two passes. */
 const CHANGED_WORDS = 4;
 
 /** Fills `pages` pages at `at`, always with the same content. @param at a multiple of 8 */

@@ -1,6 +1,6 @@
 /**
- * Slots of 4 KiB in one region of memory. Each slot is free or in one list, and each group has one list for each heat
- * class.
+ * Slots of 4 KiB in one region of memory. Each slot is free or in one list. There is one list for each group (PENDING
+ * and BASE) and heat class.
  *
  * The links are typed arrays, and a list is a ring through its sentinel, so moving a slot is a few stores and makes no
  * garbage. Fading moves every slot down by one class: it renames the lists and touches no slot:

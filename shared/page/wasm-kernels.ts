@@ -1,6 +1,6 @@
 /**
  * The page kernels as WebAssembly with SIMD, several times as fast as the plain ones. The compiled module is handed in:
- * this room opens no files (shared/runtime/load-kernels.ts does).
+ * this folder opens no files (shared/runtime/load-kernels.ts does).
  *
  * The memory is shared, so that a compression thread reads a frame where it was written. A range has one writer at a
  * time, which its users agree on among themselves. An address outside of the memory is a mistake in the program, and is
