@@ -108,7 +108,7 @@ export const afterDestination = <K extends DestinationStateName, O extends Desti
  * `marked`: as `loaded`, and the mark of a refusal is in the QEMU;
  * `pulling`: the guest was started, and pages of it are missing;
  * `running`: the QEMU runs the guest, with all pages;
- * `moved`: the guest has run, and the QEMU is in another run state, as the source of a later migration is;
+ * `moved`: the guest has run, and the QEMU is in another run state, such as `postmigrate` after a later migration;
  * `started`: as `pulling`, `running` or `moved`, and the mark of a refusal is in the QEMU;
  * `gone`: the process has ended.
  * A QEMU that cannot be looked at is none of these: the agent looks again (*adopting*).

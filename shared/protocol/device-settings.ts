@@ -18,9 +18,9 @@ interface Made {
 const NAMED_MAX = 6;
 
 /**
- * Matches the settings that a definition gives. Only these are compared between two versions of QEMU, since each
- * version has settings of its own, and for a guest that has too many devices for all of their settings to fit into a
- * request.
+ * Matches the settings that a definition gives. Only these are compared where the two QEMUs are of different versions,
+ * since each version has settings of its own, and where a guest has so many devices that not all of their settings fit
+ * into a request.
  */
 const IS_GIVEN =
   /: (bus|addr|channel|scsi-id|lun|unit|nr|at port|netdev|chardev|num-queues|queue-size|vectors|smp .*|memory .*|.*4g-mem-size|smm-.*) = /;

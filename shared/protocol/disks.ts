@@ -10,7 +10,7 @@ import type { Drive, GuestDisks, Image } from "./messages.ts";
 /** The outcome of the comparison. */
 export interface DiskVerdict {
   readonly refusals: readonly Refusal[];
-  /** What was not proven, and the operator has answered for; each as a sentence. */
+  /** What was not proven and the operator answers for (`--shared-disks-unchecked`), one sentence for each image. */
   readonly warnings: readonly string[];
 }
 
@@ -117,8 +117,8 @@ const isIdle = ({ place, layers }: Drive): boolean =>
 const isDevice = ({ inode }: Image): boolean => inode.startsWith("block ");
 
 /**
- * Judges images of which at least one is no file of its host. The same name means the same storage, unless that name
- * leads to the host itself.
+ * Judges images of which at least one is no file of its host. The same name means the same storage, unless the name
+ * leads to the host itself or to a file descriptor.
  */
 function judgeRemote(image: Image, own: Image): Judgement {
   if (image.file !== own.file) return "other";

@@ -41,9 +41,9 @@ export interface DestinationFacts {
   readonly guest?: OwnGuest;
   /** The paths of images of that QEMU beside which the source's mark was found. */
   readonly markedImages?: ReadonlySet<string>;
-  /** Free memory of the host, without the memory that guests which were accepted before are still to take. */
+  /** Free memory of the host, less the memory that the guests accepted earlier have yet to take. */
   readonly freeMemoryBytes: number;
-  /** Memory that guests which were accepted before are still to take. It is only named in a message. */
+  /** Memory that the guests accepted earlier have yet to take. It is used only in the message of a refusal. */
   readonly promisedBytes: number;
   /** Memory that the host keeps for itself. */
   readonly reserveBytes: number;

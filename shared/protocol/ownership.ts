@@ -1,7 +1,8 @@
 /**
- * The rule that keeps a guest single: an agent does what a journal record allows only once that record is on the disk.
- * This file has the records and the rules, as pure functions. It does not write the records (shared/runtime/journal/),
- * and it does not say in which state an agent goes on (source-states.ts, destination-states.ts).
+ * The rule that keeps a guest single, so that it never runs at both hosts: an agent does what a journal record allows
+ * only once that record is on the disk. This file has the records and the rules, as pure functions. It does not write
+ * the records (shared/runtime/journal/), and it does not say in which state an agent goes on (source-states.ts,
+ * destination-states.ts).
  *
  *     source:       … ── write granted ── send grant ── … ── write released
  *     destination:  … ── receive grant ── write running ── cont ── answer      (no cont where the grant says paused)
@@ -86,8 +87,8 @@ export interface SourceRecord {
    */
   readonly qemu?: QemuProcess;
   /**
-   * The grant. It is not given before `granted`: until then its token only proves to the destination whose migration
-   * this is.
+   * The grant. The source does not send it before `granted` is on the disk. Until then its token only proves to the
+   * destination whose migration this is.
    */
   readonly grant: OwnershipGrant;
   readonly settings?: SavedSettings;
@@ -102,9 +103,9 @@ export interface SourceRecord {
    */
   readonly withdrawn?: true;
   /**
-   * Set once post-copy has begun. This agent then stops the guest itself, so a guest that is found paused was running.
-   * If QEMU has lost its stream, the agent goes on with this layout. What QEMU does no longer shows whether the guest
-   * was granted (docs/design/post-copy.md#who-owns-the-guest).
+   * Set once post-copy has begun. The agent itself stops the guest for post-copy, so a guest that is found paused was
+   * running before. If QEMU has lost its stream, the agent goes on with this layout. What QEMU does no longer shows
+   * whether the guest was granted (docs/design/post-copy.md#who-owns-the-guest).
    */
   readonly postcopy?: SourcePostcopy;
   /** When the migration ended, milliseconds since the epoch; only in `released` and `kept`. */

@@ -83,7 +83,7 @@ export interface IntervalView {
 
 export interface PredictionView {
   readonly strategy: Strategy;
-  /** True when both hosts can do it, and the options do not exclude it. */
+  /** True when both hosts can do this strategy, and the options do not exclude it. */
   readonly offered: boolean;
   /** "yes", "no" or "unsure". For a strategy that does not converge the figures below are missing. */
   readonly converges: string;

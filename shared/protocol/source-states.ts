@@ -20,8 +20,8 @@ export const SOURCE_STATES = {
   /** QEMU's stream of dirty pages is captured and sent. The guest runs, or is paused as it was found. */
   copying: { decided: "switching", fault: "keeping" },
   /**
-   * QEMU was given SWITCHOVER_ACK and stops the guest. A guest that is paused needs none, and for post-copy the agent
-   * stops the guest itself. The rest is sent, and the destination loads it.
+   * QEMU was given SWITCHOVER_ACK and stops the guest. With a paused guest QEMU completes without SWITCHOVER_ACK, and
+   * for post-copy the agent stops the guest itself. The rest is sent, and the destination loads it.
    */
   switching: { loaded: "retiring", fault: "keeping" },
   /**

@@ -48,7 +48,8 @@ export const versionsFor = (wish: Wish, versions: readonly number[]): readonly n
   needsPostcopy(wish) ? versions.filter((version) => version >= POSTCOPY_PROTOCOL) : versions;
 
 /**
- * Gives the strategies to offer: the one that is wished for, or with "auto" all that may be chosen.
+ * Gives the strategies to offer: the one that is wished for; or, with "auto", all that the source can do, but for
+ * post-copy where the memory is to be verified.
  * @param able the strategies that the source can do with this guest
  */
 export function offeredStrategies({ strategy, verify }: Wish, able: readonly Strategy[]): readonly Strategy[] {
@@ -129,13 +130,13 @@ export const noStrategy = ({ transfer }: Offer): Refusal => ({
   message: `The source asks for strategy ${transfer.strategy} and offers ${transfer.strategies.join(", ") || "none"}; bring both agents to the same version`,
 });
 
-/** Chooses the strategy with which a migration begins whose operator leaves the choice to the agents. */
+/** Chooses the strategy with which a migration begins when its operator leaves the choice to the agents. */
 const automatic = (strategies: readonly Strategy[]): Strategy | undefined =>
   strategies.includes("precopy") ? "precopy" : strategies[0];
 
 /**
- * Completes the contract of a destination of protocol 1 with the strategies, about which it says nothing: it does what
- * the source does, and cannot tell one of its strategies from another.
+ * Completes the contract of a destination of protocol 1 with the strategies. Such a destination says nothing about
+ * them: it does what the source does, and cannot tell one strategy of the source from another.
  */
 export function completeContract(offer: Offer, contract: Contract): Contract {
   const { protocolVersion: version } = contract;

@@ -59,7 +59,9 @@ export type SourceMessage =
   | Frame
   /** Asks for the destination's time. `received` counts as in `welcome`; it is 0 from an older source. */
   | { readonly kind: "clockPing"; readonly nonce: number; readonly received?: number }
-  /** No frame follows. Before any frame it says that the link was measured. */
+  /**
+   * No frame follows. Where the source only measures the link and sends no frame, it says that the measurement is over.
+   */
   | { readonly kind: "endOfStream"; readonly lastSequence: number }
   /** Asks for digests of the guest-physical memory from `start` on. */
   | { readonly kind: "verifyRequest"; readonly start: number; readonly byteLength: number; readonly last: boolean }
