@@ -1,6 +1,6 @@
 /**
- * Both ends of everything that agents and operators say to each other over gRPC, inside one process. An agent moves its
- * simulated guest over it for its warm-up (docs/design/warm-up.md).
+ * The loopback: both ends of everything that agents and operators say to each other over gRPC, inside one process. For
+ * its warm-up an agent moves its simulated guest over the loopback (docs/design/warm-up.md).
  */
 import { MigrationFault } from "../fault.ts";
 import { connectDestination, dialSource } from "../link/grpc/grpc-link.ts";
@@ -70,8 +70,8 @@ const refuse = (): never => {
 };
 
 /**
- * Opens a loopback. When it is open, calls of each kind have been made, fewer if `signal` was aborted.
- * @param path where the unix sockets begin their names (`path` and `path`-peer). No other user may be able to connect
+ * Opens a loopback. Before it returns, it makes CALLS calls of each kind, or fewer if `signal` is aborted.
+ * @param path the paths of the two unix sockets are `path` and `path`-peer. No other user may be able to connect
  *   there; a socket that was left behind is replaced
  */
 export async function openLoopback(
