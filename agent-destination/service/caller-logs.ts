@@ -1,6 +1,6 @@
 /**
- * Loggers for what callers cause. Each caller has one budget of log lines, however many migrations it begins, so that
- * no caller fills the disk or hides the lines of others.
+ * Makes the loggers for what callers cause. Each caller has one budget of log lines, however many migrations it begins,
+ * so that no caller fills the disk or hides the lines of others.
  */
 import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { Budgets } from "../../shared/runtime/log/line-budget.ts";

@@ -66,8 +66,8 @@ export class DestinationAgent implements DestinationService {
   /** How many sources measure their link to this host now. */
   private linkAnswers = 0;
   /**
-   * Tells whether no migration is under way. This is a field, not a closure made in run(), because returnMemoryLater()
-   * keeps it for a while: a closure would keep the ended migration, and its memory, for as long.
+   * Tells whether no migration is under way. returnMemoryLater() keeps this function for a while. A closure made in
+   * run() would keep the ended migration, and its memory, for as long, so the function is a field.
    */
   private readonly isIdle = (): boolean => this.entries.size === 0;
 
@@ -123,8 +123,8 @@ export class DestinationAgent implements DestinationService {
   }
 
   /**
-   * Answers a check whose offer was good, and lets the source measure the link to this host. While as many sources as
-   * `migrations.max` measure their links, the contract does not offer that.
+   * Answers a check whose offer was good, and lets the source measure the link to this host. While `migrations.max`
+   * sources measure their links already, the contract offers no measurement.
    */
   private measured(offer: Offer, contract: Contract, { limits, log }: CallerParts): HandshakeAnswer {
     const { clock, config } = this.parts;
@@ -142,8 +142,9 @@ export class DestinationAgent implements DestinationService {
     if (entry === undefined) return this.settled(call);
     if (!isSame(entry.cx.token, token) || epoch !== EPOCH) return UNKNOWN;
     // a source that was heard counts as being in contact, and an operator's word is then not taken. A source that only
-    // asks how the migration stands is not counted: its own QEMU has ended or cannot be seen, so it cannot settle the
-    // migration, and the operator of this host has to. In post-copy it is counted, since it still has the missing pages
+    // asks how the migration stands is not counted as heard: its own QEMU has ended or cannot be seen, so it cannot
+    // settle the migration, and the operator of this host has to. In post-copy such a source is counted as heard, since
+    // it still has the missing pages
     if (ask !== "standing" || entry.pulls) entry.heard();
     const withdrawn = new MigrationFault("peer-failed", "The source withdrew the migration", { role: "source" });
     if (ask === "withdraw") entry.withdraw(withdrawn);
@@ -181,8 +182,8 @@ export class DestinationAgent implements DestinationService {
   }
 
   /**
-   * Ends what can be ended before the agent stops. A migration that does not have the whole guest is discarded. A
-   * granted guest is started before that. Every whole copy that is left stays, and the next agent finds it by the
+   * Ends what can be ended before the agent stops. A migration that does not have the whole guest is discarded. A guest
+   * that was granted is still started. A whole copy that waits for its source stays, and the next agent finds it by the
    * journal. What is still under way 1 s before the end of `shutdown.grace` is left to the next agent.
    */
   async stop(): Promise<void> {
@@ -195,9 +196,9 @@ export class DestinationAgent implements DestinationService {
   }
 
   /**
-   * Gives the parts of a migration from the journal. Its log budget goes by the address of its source. That source is
-   * dialled as any peer of `tls.peers`, since a guest that runs must not lose its source over a renewed certificate
-   * (docs/design/security.md#whom-an-agent-dials).
+   * Gives the parts of a migration from the journal. The lines of its log count for the address of its source. The
+   * source may show any name of `tls.peers`, since a guest that runs must not lose its source over a renewed
+   * certificate (docs/design/security.md#whom-an-agent-dials).
    */
   private partsFor(source: string): CallerParts {
     return { log: this.callers.for(source), limits: this.parts.limits };
@@ -213,7 +214,7 @@ export class DestinationAgent implements DestinationService {
       if (entry.running !== undefined) this.arrived(named.id, entry.running);
       this.desk.remember(entry);
       this.entries.delete(named.id);
-      // a disk that fails is told by the next record that is written
+      // a failing disk needs no report here: the next record that is written reports it
       pruneJournal(this.parts.journal, RECORDS_SLACK).catch(() => undefined);
       returnMemoryLater(this.isIdle, KeeperProcess.prepare);
     });
@@ -237,8 +238,8 @@ export class DestinationAgent implements DestinationService {
   }
 
   /**
-   * Removes the note `ungranted` from a record. Somebody other than an agent had started the guest before it was
-   * granted. Now it is granted, so a supervisor of this host may start it again.
+   * Removes the note `ungranted` from the record of a guest that somebody other than an agent had started. The guest is
+   * granted now, so a supervisor of this host may start it again.
    */
   private noteGranted(id: string, { ungranted: _, ...record }: DestinationRecord): Promise<void> {
     return orLogged(this.parts.journal.write(id, record), this.parts.log.child({ migration: id }));

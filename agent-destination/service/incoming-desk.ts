@@ -1,6 +1,6 @@
 /**
- * Answers the operator at a destination. It lists the migrations that came here, and takes the operator's words
- * (`ferry resolve`) that end what no agent can end.
+ * Answers the operator at a destination. It shows and cancels the migrations that come to this host, and takes the
+ * operator's word (`ferry resolve`) on a migration that no agent can settle.
  */
 import { defined } from "../../shared/defined.ts";
 import { MigrationFault } from "../../shared/fault.ts";
@@ -156,8 +156,8 @@ export class IncomingDesk implements MigrationOperator {
   /**
    * Takes a word on a guest whose QEMU does not answer this agent. The word only ends that QEMU. The next look of
    * *adopting* finds that the QEMU has ended, and the migration goes on from there. The word is taken even while the
-   * source is in contact: the source is told that nothing is decided for as long as this lasts, so it cannot settle the
-   * migration.
+   * source is in contact: as long as the QEMU does not answer, the source is told that nothing is decided, so it cannot
+   * settle the migration.
    */
   private async endUnseen(entry: Incoming, keep: ResolveCall["keep"], confirmed: boolean): Promise<MigrationView> {
     const { cx, state } = entry;

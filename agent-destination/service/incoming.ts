@@ -145,7 +145,7 @@ export class Incoming {
   }
 
   /**
-   * Tells how the migration stands, in the words for its source.
+   * Gives the standing of the migration, as its source is told it.
    * @param ask what the source said with its question
    */
   standing(ask: SettleCall["ask"]): Standing {
@@ -194,7 +194,8 @@ export class Incoming {
 
   /**
    * True while the source is in contact: the stream is up, or the source has made a call within the last
-   * SILENT_AFTER_MS. In post-copy the stream may also have been cut for as long.
+   * SILENT_AFTER_MS. In post-copy the source also counts as being in contact while its stream has been cut for less
+   * than SILENT_AFTER_MS.
    */
   get sourceIsThere(): boolean {
     const { clock } = this.cx;
@@ -229,8 +230,8 @@ export class Incoming {
 
   /**
    * Tells whether the source must have given this migration up if it begins another one of the guest. A source has at
-   * most one migration of a guest. This one counts as given up where it is refused, or where no grant has come and its
-   * stream is cut or missing. Only the caller that offered this migration can give it up.
+   * most one migration of a guest. This migration counts as given up where it is refused, or where no grant has come
+   * and its stream is cut or missing. Only the caller that offered this migration can give it up.
    * @param source the address in the caller's new offer
    */
   isGivenUpBy(caller: string, source: string): boolean {

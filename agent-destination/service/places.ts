@@ -1,6 +1,6 @@
 /**
- * What this host has left for one more guest: a place among `migrations.max`, the guest's name where no other migration
- * has it, and memory that no other guest was promised (docs/design/security.md#places).
+ * Tells what this host has left for one more guest: a place among `migrations.max`, the guest's name where no other
+ * migration has it, and memory that no other guest was promised (docs/design/security.md#places).
  */
 import { MigrationFault, type Refusal } from "../../shared/fault.ts";
 import { hasOtherPeers } from "../../shared/link/callers/authorise.ts";
@@ -12,7 +12,7 @@ import type { DestinationAgentParts } from "./recovery.ts";
 
 /**
  * How long a new migration of a guest waits for the end of an earlier one that the source has given up, milliseconds.
- * An offer that has waited for as long in vain finds the guest busy.
+ * Where the earlier one has not ended by then, the offer is refused: the guest is busy.
  */
 const CLEARS_WITHIN_MS = 15_000;
 
@@ -73,8 +73,8 @@ export class Places {
 
   /**
    * Makes way for a new migration of a guest. A source has at most one migration of a guest, so a source that begins a
-   * new one has given the earlier one up (Incoming.isGivenUpBy). The earlier one is refused for good first. One offer
-   * for a guest waits for that; further offers find the guest busy.
+   * new one has given the earlier one up (Incoming.isGivenUpBy). The new one begins only when the earlier one is
+   * refused for good. One offer for a guest waits for that; further offers are refused, because the guest is busy.
    */
   async clear(guest: string): Promise<void> {
     const entry = this.entryOf(guest);

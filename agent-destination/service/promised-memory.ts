@@ -1,5 +1,5 @@
 /**
- * How much memory of this host an accepted guest is still to take. No other guest may be promised that memory
+ * Computes how much memory of this host an accepted guest is still to take. No other guest may be promised that memory
  * (docs/design/security.md#memory).
  */
 import { readFile } from "node:fs/promises";

@@ -53,8 +53,8 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
   for (const { id, record } of entries) {
     if (!(await hasLeftFiles(record))) continue;
     await clearFiles(record.guest, config);
-    // the paths of the keeper belong to this migration alone, so they go even if another QEMU has the guest's own
-    // socket now
+    // the paths of the keeper belong to this migration alone, so they are removed even if another QEMU has the guest's
+    // own socket now
     for (const left of Object.values(keeperPlaces({ id, guest: record.guest, config }))) await removeLeft(left);
   }
   await pruneJournal(journal);
@@ -62,9 +62,10 @@ export async function readJournal(parts: DestinationAgentParts): Promise<readonl
 }
 
 /**
- * Removes the records of ended migrations that are more than RECORDS_KEPT of their kind. A peer that is refused over
- * and over so loses only records of refusals, and none of a guest that has arrived.
- * @param slack how many more there may be before the disk is looked at
+ * Removes the oldest records of ended migrations, until RECORDS_KEPT are left of each kind. The kinds are counted
+ * apart, so a peer that is refused again and again takes away only records of refusals, and none of a guest that has
+ * arrived.
+ * @param slack how many more records of a kind there may be before anything is removed
  */
 export async function pruneJournal(journal: Journal<DestinationRecord>, slack = 0): Promise<void> {
   for (const kind of ["arrived", "refused"])
