@@ -31,7 +31,7 @@ const ZSTD_LEVEL = -5;
 const FRAMES_ON_THEIR_WAY = 8;
 /** The length of the simulated device state, bytes. */
 const PACKAGE_BYTES = 30_000;
-/** Where the bases are, to which the deltas of the contents refer. */
+/** The address of the bases: the contents to which the deltas refer. */
 const BASES_AT = KERNEL_RESERVED_BYTES;
 const CONTENTS_AT = BASES_AT + CONTENTS * PAGE_SIZE;
 const CHECKSUM_AT = CONTENTS_AT + CONTENTS * PAGE_SIZE;
@@ -52,7 +52,7 @@ export class SimulatedSource {
   private readonly encodedBytes: number;
   private sequence = 0;
   private acknowledged = 0;
-  /** Resolved with the next acknowledgement, where one is waited for. */
+  /** Resolved with the next acknowledgement; undefined before any frame has waited for one. */
   private room: Deferred<void> | undefined;
   /** Counts the changes of the contents. */
   private version = 0;

@@ -49,7 +49,7 @@ const firstOf = (pass: number): number => ((pass * PASS_PAGES) / 2) % (PAGES - P
  */
 const ROUND_WITHIN_MS = 60_000;
 const FRAME_BYTES = 64 << 10;
-/** The simulated QEMU asks for a page at one of this many reads of its socket. */
+/** The simulated QEMU asks for a page once in so many reads of its socket. */
 const REQUEST_EVERY = 4;
 /** Tells which pages are zero: half of them, since most of a guest's memory is often zero. */
 const isZero = (page: number): boolean => page % 8 < 4;
@@ -70,7 +70,7 @@ export async function warmUp(parts: WarmUpOptions, signal: AbortSignal): Promise
   await returnMemory();
 }
 
-/** True once something is kept. For tests. */
+/** True once a round has ended, so that its objects are kept. For tests. */
 export const isWarm = (): boolean => kept !== undefined;
 
 /**
