@@ -7,7 +7,9 @@
  * Everything here is pure: times are passed in.
  */
 
-/** How many bytes before compression make a window, over which one rate is taken: several times what is in flight. */
+/**
+ * The length of a window, over which one rate is measured: bytes before compression, several times the bytes in flight.
+ */
 const WINDOW_BYTES = 6 << 20;
 /**
  * A longer time between two frames does not count, microseconds: it is a wait for QEMU's pages or for a slow link, and

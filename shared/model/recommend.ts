@@ -102,7 +102,11 @@ function boundedOf({ postcopy, hybrid }: Predictions, offered: readonly ModelStr
   return has(postcopy) ? postcopy : undefined;
 }
 
-/** The strategy, of those that are offered and end whatever the guest does, that is sure to end first. */
+/**
+ * Chooses hybrid or post-copy, whichever of those that are offered has the smaller `totalMs.high`, and so is sure to
+ * end first.
+ * @returns undefined when neither is offered
+ */
 const surestOf = ({ postcopy, hybrid }: Predictions, offered: readonly ModelStrategy[]): Prediction | undefined =>
   [hybrid, postcopy]
     .filter(({ strategy }) => offered.includes(strategy))

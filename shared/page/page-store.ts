@@ -18,9 +18,9 @@ import type { PageKernels } from "./kernels.ts";
 import { BASE, PENDING, SlotLists } from "./slot-lists.ts";
 import { ZeroQueue } from "./zero-queue.ts";
 
-/** In place of a slot: no content is pending, or there is no base. */
+/** Stands in place of the number of a slot where no content is pending, or where there is no base. */
 export const NONE = -1;
-/** In place of a slot: the content is all zero and needs none. */
+/** Stands in place of the number of a slot where the content is all zero and needs no slot. */
 export const ZERO = -2;
 
 export interface PageStoreLimits {

@@ -36,8 +36,8 @@ export function changePages(memory: Uint8Array, at: number, pages: number, versi
 const SECOND_BLOCK_PAGES = 64;
 
 /**
- * The RAM blocks of the simulated guest. There are two: after a single one V8 would compile code for blocks whose first
- * page is always page 0.
+ * The RAM blocks of the simulated guest. There are two, since with a single block V8 would compile code for blocks
+ * whose first page is always page 0.
  */
 export const simulatedBlocks = (pageCount: number) => [
   { name: "pc.ram", byteLength: (pageCount - SECOND_BLOCK_PAGES) * PAGE_SIZE, pageSize: PAGE_SIZE },

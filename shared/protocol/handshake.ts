@@ -176,7 +176,7 @@ const mayBeWritten = ({ layers }: Drive): boolean => layers.some(({ writable }) 
 /** Compares the devices, their settings and the disks of both QEMUs, as far as the source says them. */
 function compareMade(theirs: GuestOffer, { guest: mine, markedImages = new Set() }: DestinationFacts): DiskVerdict {
   if (mine?.devices === undefined || mine.disks === undefined) return { refusals: [], warnings: [] };
-  // another machine type or CPU model has other devices; checkGuest() refuses it as such
+  // another machine type or CPU model has other devices; checkGuest() has refused the guest for it already
   const isOther = theirs.machineType !== mine.machineType || theirs.cpuModel !== mine.cpuModel;
   const refusal =
     theirs.devices === undefined || isOther

@@ -34,9 +34,9 @@ export interface Frame {
    */
   readonly isLent?: boolean;
   /**
-   * When sent: how many bytes before the body, in the same memory, the link may overwrite until the frame was taken. If
-   * they are at least FRAME_HEAD_BYTES (shared/link/wire/frame-wire.ts), the link writes the head there, and does not
-   * copy the body.
+   * When sent: how many bytes before the body, in the same memory, the link may overwrite until Channel.send() calls
+   * `taken` (shared/link/link.ts). If they are at least FRAME_HEAD_BYTES (shared/link/wire/frame-wire.ts), the link
+   * writes the head there, and does not copy the body.
    */
   readonly headRoom?: number;
 }
@@ -197,7 +197,10 @@ export interface Running {
   readonly agentPeakMemoryBytes: number;
 }
 
-/** The sender has given the migration up. With the token of a grant it is the proof that this grant was refused. */
+/**
+ * The sender has given the migration up. If `refusedToken` is the token of a grant, it proves that this grant was
+ * refused; otherwise it is empty.
+ */
 interface PeerFailure {
   readonly kind: "failure";
   readonly code: string;
