@@ -3,7 +3,7 @@
  *
  * A page that the guest dirties again while the page waits in QEMU costs nothing. A page that is dirtied again after
  * its capture is copied, encoded and sent once more. So pages are captured just before the link needs them, and QEMU
- * syncs its bitmap when the pages of the sync before are about to run out.
+ * syncs its bitmap when the pages that the last sync found are about to run out.
  *
  * On a slow link, which takes seconds for a full arena, the stream is read ahead instead: the first pass is read early,
  * and later passes show which of the pending pages are hot. The hot pages are then sent last and once
@@ -45,7 +45,8 @@ export class BacklogGate {
   }
 
   /**
-   * True when reading should stop: before the next page of the first pass, or after a section that drained the bitmap.
+   * True when reading should stop. Asked before each piece of the first pass, and later after each section that drained
+   * the bitmap.
    */
   get isShut(): boolean {
     if (this.drains) return this.work.backlogMs >= DRAINED_MS;

@@ -1,6 +1,6 @@
 /**
- * Tells the sections that drained QEMU's dirty bitmap, after which QEMU syncs the bitmap, from the sections that QEMU
- * ended because its time was up (docs/design/feed-pacing.md#drained-sections).
+ * Distinguishes sections that drained QEMU's dirty bitmap, after which QEMU syncs the bitmap, and sections that QEMU
+ * ended because the time for a section was up (docs/design/feed-pacing.md#drained-sections).
  */
 
 /**

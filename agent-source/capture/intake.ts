@@ -45,8 +45,8 @@ export interface IntakeOptions {
   readonly windowBytes: number;
   readonly reader: StreamParser;
   /**
-   * Asked before each parse of what was read. If it says false, the stream is left unread until resume().
-   * @default nothing is left unread for that
+   * Asked before what was read is parsed. If it returns false, nothing more is parsed or read until resume().
+   * @default what was read is always parsed
    */
   readonly mayRead?: () => boolean;
   readonly clock: Clock;
@@ -66,7 +66,7 @@ export class Intake {
   private server: Server | undefined;
   private socket: Socket | undefined;
   private path = "";
-  /** True while the sink takes no more, until resume(). */
+  /** True once the sink takes no more or mayRead() has returned false, until resume(). */
   private held = false;
   /** True from hold() to release(). */
   private stopped = false;
@@ -138,7 +138,10 @@ export class Intake {
     else this.socket?.resume();
   }
 
-  /** Parses what was read and the sink has not taken, then reads on. Does nothing if the sink takes everything. */
+  /**
+   * Parses what was read and not parsed yet, then reads on. Does nothing if neither the sink nor mayRead() has stopped
+   * the parser, between hold() and release(), and once the socket may close.
+   */
   resume(): void {
     if (!this.held || this.closing || this.stopped) return;
     this.held = false;

@@ -54,8 +54,8 @@ export class ReadHold {
 
   /**
    * Decides before each piece of the first pass whether it is left unread. A page that is captured long before the link
-   * takes it may be dirtied again, and is then sent twice. A piece has as much as one read of the socket, so that no
-   * page has to ask.
+   * takes it may be dirtied again, and is then sent twice. A piece is what one read of the socket has brought, so that
+   * this function is called once a read and not once a page.
    * @returns true if reading must stop; onResume() is called when it may go on
    */
   beforeRead(): boolean {

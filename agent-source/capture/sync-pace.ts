@@ -3,12 +3,13 @@
  * sync the agent leaves QEMU's socket unread for a while; QEMU's migration thread then blocks, and the guest runs on.
  * Pure: times are passed in, milliseconds.
  *
- * A turn is a time in which the stream is read and the hold after that time. QEMU syncs when no page is left that it
- * knows to be dirty, so the hold comes after a section that drained the bitmap. A hold after any other section would
- * only make the pass longer.
+ * A turn is a time in which the stream is read, together with the hold that follows. It lasts at least one period,
+ * which is 1 s divided by `transfer.syncRate`. QEMU syncs when no page is left that it knows to be dirty, so the hold
+ * comes after a section that drained the bitmap. A hold after any other section would only make the pass longer.
  *
- * A section without pages has 18 bytes, and some 300 such sections fit into the socket before QEMU blocks. Read one a
- * turn, they would show the guest as it was 14 to 28 s before (docs/design/feed-pacing.md#sections-without-pages).
+ * A section without pages has 18 bytes, and some 300 such sections fit into the socket before QEMU blocks. If only one
+ * of them were read in each turn, they would show the guest as it was 14 to 28 s before
+ * (docs/design/feed-pacing.md#sections-without-pages).
  */
 
 /** How many sections without pages are read in one turn: about as many as a socket holds. */
