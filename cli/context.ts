@@ -50,10 +50,10 @@ export interface CommandContext extends LocalContext {
   readonly client: OperatorClient;
 }
 
-/** Runs the work of a command with a connection to an agent. A fault becomes words and an exit code. */
+/** Runs the work of a command with a connection to an agent. A fault is shown, and decides the exit code. */
 export type Run = (command: Command, work: (cx: CommandContext) => Promise<ExitCode>) => Promise<void>;
 
-/** Runs the work of a command that asks no agent. A fault becomes words and an exit code. */
+/** Runs the work of a command that asks no agent. A fault is shown, and decides the exit code. */
 export type RunHere = (command: Command, work: (cx: LocalContext) => Promise<ExitCode>) => Promise<void>;
 
 export const createRunHere =
@@ -89,7 +89,7 @@ function tellFault({ terminal }: Surroundings, { json }: GlobalOptions, fault: M
 }
 
 /**
- * Takes the TLS files.
+ * Gives the paths of the TLS files; undefined where no such option is given.
  * @throws MigrationFault `invalid-argument` when only some are given: without this fault the connection would be made
  *   in clear
  */
@@ -104,8 +104,8 @@ function tlsFiles({ tlsCa: ca, tlsCertificate: certificate, tlsKey: key }: Globa
 }
 
 /**
- * Adds advice to the fault of a failed connection, which knows nothing of Ferry. A fault of an agent has its own
- * advice.
+ * Adds the agent's address and advice to the fault of a failed connection, whose message is not about Ferry. A fault
+ * that an agent reports has advice of its own.
  */
 function explain(fault: MigrationFault, address: string): MigrationFault {
   if (fault.code !== "peer-unreachable" || fault.advice !== undefined) return fault;
@@ -128,7 +128,7 @@ function faultJson(fault: MigrationFault): object {
   return { code, message, guestNow, advice, refusals };
 }
 
-/** Says how a followed migration ended. With `--json` its last view was shown already. */
+/** Says how a followed migration ended. With `--json` its last view was shown already, and only an alarm is added. */
 export function conclude(cx: CommandContext, { view, detached }: Followed): ExitCode {
   if (view === undefined) {
     cx.terminal.err("Left before the agent had answered; ferry list tells whether a migration began\n");
@@ -145,7 +145,7 @@ export function conclude(cx: CommandContext, { view, detached }: Followed): Exit
   return exitCodeOf(view.status);
 }
 
-/** Tells how a migration stands, as the answer to a question: in words or as JSON. */
+/** Shows how a migration stands, as the result of a command: in words, or as JSON. */
 export function tell({ terminal, options }: CommandContext, view: MigrationView): void {
   terminal.out(options.json ? jsonLine(view) : summaryText(view));
   if (options.json) terminal.err(alarmText([view]));

@@ -2,7 +2,7 @@
  * Follows a migration to its end. The stream of its progress may break, or the operator may leave: the migration goes
  * on in both cases.
  *
- * Invariant: an end is reported only when it was seen.
+ * Invariant: the end of a migration is reported only after a view has shown it.
  */
 import { MigrationFault } from "../shared/fault.ts";
 import { isFinal, type MigrationView } from "../shared/protocol/report.ts";
@@ -17,8 +17,8 @@ export interface FollowParts {
   /** Resolves after `ms` milliseconds, or as soon as `signal` is aborted. */
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   /**
-   * True when the first Ctrl-C cancels the migration. Otherwise it leaves the migration to itself, as the second Ctrl-C
-   * always does.
+   * True when the first Ctrl-C cancels the migration, and the second one stops following it. Otherwise the first one
+   * stops following it already. A migration that is not followed any more goes on.
    */
   readonly interruptCancels: boolean;
 }
@@ -32,13 +32,13 @@ export interface Followed {
   readonly detached: boolean;
 }
 
-/** How long to wait before an agent that was lost is asked again. */
+/** How long to wait before an agent that was lost is asked again, milliseconds. */
 const RETRY_MS = 1000;
 /** How many times in a row an agent that was lost is asked again. */
 const RETRIES = 30;
 /**
- * How long a doubt is watched. It often ends by itself when the link comes back; after this time a person has to end
- * it.
+ * How long a doubt is watched, milliseconds. A doubt often ends by itself when the link comes back; after this time a
+ * person has to end it.
  */
 const DOUBT_MS = 10_000;
 
@@ -90,7 +90,11 @@ class Following {
     }
   }
 
-  /** Follows one stream. @returns why the stream broke before the migration ended; undefined when it did not */
+  /**
+   * Follows one stream.
+   * @returns why the stream broke before the migration ended; undefined when the migration has ended, or is not to be
+   *   followed any more
+   */
   private async once(start: Start): Promise<MigrationFault | undefined> {
     try {
       await start((view) => this.observe(view), this.leave.signal);
@@ -149,7 +153,7 @@ class Following {
     this.leave.abort();
   }
 
-  /** Asks the agent to cancel the migration. The result comes over the stream, as that of every migration does. */
+  /** Asks the agent to cancel the migration. The stream that is followed shows what comes of it. */
   private cancel(): void {
     this.cancelAsked = false;
     const id = this.view?.id;

@@ -1,6 +1,6 @@
 /**
- * Judges whether a guest may be started on this host, from the journals of the host's agents. No agent is asked. What
- * cannot be read is never guessed: the guest may not be started then.
+ * Judges whether a guest may be started on this host, from the journals of the host's agents. No agent is asked. Where
+ * a journal or a process cannot be read, nothing is guessed, and the guest may not be started.
  */
 import { MigrationFault } from "../shared/fault.ts";
 import { type LatestRecord, latestRecordOf, mayStart, processOf, type Verdict } from "../shared/protocol/may-start.ts";
@@ -40,8 +40,8 @@ async function judgeOrThrow(guest: string, directories: StateDirectories): Promi
   while (true) {
     const lives = latest !== undefined && (await isAlive(latest));
     const verdict = mayStart(latest, lives);
-    // a guest that left while its process was looked for has a later record now; once its process has ended, it cannot
-    // leave
+    // the guest may have left this host while its process was looked for, and then has a later record. So the journals
+    // are read again: once the process has ended, the guest cannot leave any more
     const again = verdict.may ? await readLatestRecord(guest, directories) : latest;
     if (isSame(latest, again)) return { guest, ...verdict, known: true, ...(latest && { migration: latest.id }) };
     latest = again;
@@ -67,7 +67,8 @@ async function readLatestRecord(
 
 /**
  * Reads a journal.
- * @throws MigrationFault `state-directory` for a file that is no record, which may be of any guest
+ * @throws MigrationFault `state-directory` when the journal cannot be read, or has a file that is no record: that file
+ *   may be about any guest
  */
 async function readAll<T>(
   directory: string | undefined,

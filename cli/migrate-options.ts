@@ -70,12 +70,15 @@ export function addMigrateOptions(command: Command): Command {
 
 /** The options of `ferry plan`, and of `ferry migrate` when it is to plan first. */
 export interface GivenPlanOptions extends GivenMigrateOptions {
-  /** How long to look at the guest, milliseconds; false with `--no-observe`. */
+  /**
+   * How long to look at the guest, milliseconds; false with `--no-observe`. Where it is undefined, `ferry plan` looks
+   * for OBSERVE_MS, and `ferry migrate` makes no plan.
+   */
   readonly observe?: number | false;
   readonly robust: boolean;
 }
 
-/** How long a plan looks at the guest when `--observe` is not given. */
+/** How long a plan looks at the guest when `--observe` is not given, milliseconds. */
 const OBSERVE_MS = 5000;
 
 /** Adds the options of a plan. @param observe the help text of `--observe`, which the two commands word differently */

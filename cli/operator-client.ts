@@ -10,17 +10,20 @@ export interface OperatorClient {
   listGuests(): Promise<readonly GuestView[]>;
   plan(call: PlanCall): Promise<PlanView>;
   /**
-   * Moves a guest and shows the views of the migration. Resolves when the stream has ended without a fault, or when
-   * `signal` was aborted. Aborting leaves the migration to itself.
+   * Moves a guest, and calls `observer` with the views of the migration. Resolves when the stream has ended without a
+   * fault, or when `signal` was aborted. Aborting ends only the stream: the migration goes on.
    */
   migrate(call: MigrateCall, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void>;
-  /** Shows the views of a migration from now on. Resolves as migrate() does. */
+  /** Calls `observer` with the views of a migration from now on. Resolves and aborts as migrate() does. */
   watch(id: string, observer: (view: MigrationView) => void, signal: AbortSignal): Promise<void>;
   listMigrations(): Promise<readonly MigrationView[]>;
-  /** Resolves when the migration has ended. */
+  /**
+   * Cancels a migration. Resolves when the migration has ended, when it cannot end by itself, or when the agent has
+   * waited long enough for its end. The status of the view says which.
+   */
   cancel(id: string): Promise<MigrationView>;
   heatMap(idOrGuest: string, cells: number): Promise<readonly HeatMapBlock[]>;
-  /** @throws MigrationFault `needs-confirmation` with what the operator must have made sure of */
+  /** @throws MigrationFault `needs-confirmation`, which says what the operator must have made sure of */
   resolve(call: ResolveCall): Promise<MigrationView>;
   close(): void;
 }

@@ -22,7 +22,7 @@ export function createDisplay(terminal: Terminal, json: boolean): ProgressDispla
   return terminal.isInteractive ? new LiveDisplay(terminal) : new PlainDisplay(terminal);
 }
 
-/** Chooses the views to show: each with a new status, and between these at most one in `everyMs`. */
+/** Chooses the views to show: each with a new status, and between these at most one in `everyMs` milliseconds. */
 class Throttle {
   private readonly everyMs: number;
   private status: MigrationStatus | undefined;
@@ -89,7 +89,7 @@ class PlainDisplay implements ProgressDisplay {
   end(): void {}
 }
 
-/** Writes every view, of which the last has the result. Nothing else goes to standard output. */
+/** Writes every view as one line of JSON. The last view has the result. Notes go to standard error. */
 class JsonDisplay implements ProgressDisplay {
   private readonly terminal: Terminal;
 

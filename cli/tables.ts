@@ -43,7 +43,7 @@ function migrationsTable(views: readonly MigrationView[]): string {
       printable(view.guest),
       view.source === undefined ? `to ${printable(view.destination)}` : `from ${printable(view.source)}`,
       statusText(view),
-      // it is unknown when a migration began whose record cannot be read
+      // `startedAtMs` is 0 where the record cannot be read, so that nobody knows when the migration began
       view.startedAtMs === 0 ? "" : new Date(view.startedAtMs).toISOString(),
       durationText(view.progress.elapsedSeconds * 1000),
       view.source === undefined ? percentText(view.progress.firstPassFraction) : "",

@@ -1,6 +1,6 @@
 /**
- * The terminal of a command: where it writes and asks, and how wide that is. It is handed in, so that tests read what
- * an operator would see.
+ * The terminal of a command: where the command writes, and where it asks the person. The terminal is handed in, so that
+ * tests read what an operator would see.
  */
 import { createInterface } from "node:readline/promises";
 import { systemClock } from "../shared/runtime/clock.ts";
@@ -18,7 +18,7 @@ export interface Terminal {
   readonly monotonicMs: () => number;
 }
 
-/** The width of a terminal that does not tell its width. */
+/** The width of a terminal that does not tell its width, columns. */
 const COLUMNS_UNKNOWN = 100;
 
 export const processTerminal = (): Terminal => ({

@@ -30,7 +30,7 @@ const SOURCE_STATE = "/var/lib/ferry/source";
 const DESTINATION_STATE = "/var/lib/ferry/destination";
 /** What is given in place of a directory on a host that does not have that agent. */
 const NONE = "none";
-/** How often the journals are read while an agent is expected to settle a record. */
+/** How often the journals are read while an agent is expected to settle a record, milliseconds. */
 const LOOK_MS = 1000;
 
 interface Given {
@@ -66,7 +66,7 @@ export function addMayStart(program: Command, run: RunHere, env: NodeJS.ProcessE
     );
 }
 
-/** Judges again and again, until the verdict is not passing any more or `waitMs` are over. */
+/** Judges again and again, until no agent can be expected to change the verdict (`passing`), or `waitMs` are over. */
 async function judgeWithin(
   { terminal, sleep }: LocalContext,
   guest: string,
