@@ -39,8 +39,9 @@ interface Ownership {
 
 const QUITS_WITHIN_MS = 10_000;
 /**
- * How long a cancel is waited for, milliseconds. It is short: a QEMU that hangs must not keep its stream's socket open,
- * since the end of that socket makes QEMU resume the guest by itself.
+ * How long QEMU may take to answer `migrate_cancel`, milliseconds. The time is short, since a QEMU that hangs must not
+ * hold up the return of its guest: the agent also closes the socket of QEMU's stream, and QEMU resumes the guest by
+ * itself when that socket closes.
  */
 const CANCELS_WITHIN_MS = 1000;
 /** A look that takes longer than this, milliseconds, counts as `unknown`, and the caller looks again. */
@@ -74,7 +75,7 @@ export class OwnQemu {
   }
 
   /**
-   * Makes the QEMU that answers at this monitor the one of this migration.
+   * Takes the QEMU that answers at this monitor as the QEMU of this migration.
    * @param path of the monitor's socket
    * @throws MigrationFault `not-supported` when its process cannot be found
    */
@@ -98,8 +99,8 @@ export class OwnQemu {
    * Connects to the monitor of this process.
    * @param timeoutMs for the connection and for each command. @default the setting qmp.timeout
    * @returns undefined when its process has ended
-   * @throws MigrationFault when that cannot be told, when another process answers at its socket, or another client
-   *   holds it
+   * @throws MigrationFault when it cannot be told whether the process has ended, when another process answers at the
+   *   monitor's socket, or when another client holds the monitor
    */
   async connect(timeoutMs = this.config.qmpTimeoutMs): Promise<QmpClient | undefined> {
     if (await this.hasEnded()) return undefined;
@@ -119,8 +120,8 @@ export class OwnQemu {
   }
 
   /**
-   * Looks what the guest does on this host, in any QEMU. Never rejects: what cannot be found out is `unknown`.
-   * @param postcopy this agent has stopped the guest itself, so any run state but `running` counts as retired
+   * Finds out what the guest does on this host, in any QEMU. Never rejects: `own` is `unknown` where the look fails.
+   * @param postcopy true when this agent has stopped the guest itself: any run state but `running` counts as retired
    * @param qmp an open monitor of this process, where there is one
    */
   async look(postcopy: boolean, qmp?: QmpClient): Promise<Sight> {
@@ -151,8 +152,8 @@ export class OwnQemu {
   }
 
   /**
-   * Tells whether another QEMU runs the guest; called when this migration's own does not answer at the path. A QEMU
-   * that does not answer counts as one that runs it.
+   * Tells whether another QEMU runs the guest; called when this migration's own QEMU does not answer at the path.
+   * Another QEMU that listens at the path and does not answer counts as one that runs the guest.
    */
   private async anotherRuns(): Promise<boolean> {
     const { qmp: path } = await loadGuest(this.guest, this.config);
@@ -241,7 +242,7 @@ export class OwnQemu {
 
 const POLL_MS = 20;
 
-/** @returns undefined where there is no such file */
+/** @returns the inode of the file; undefined where there is no such file */
 const fileOf = (path: string): Promise<number | undefined> =>
   stat(path).then(
     ({ ino }) => ino,
@@ -251,9 +252,9 @@ const fileOf = (path: string): Promise<number | undefined> =>
 const UNKNOWN: Sight = { own: "unknown", status: "", anotherRuns: false };
 
 /**
- * Judges from QEMU's run state whether it is retired: it has completed its migration, and never runs the guest by
- * itself again. In post-copy this agent stops the guest before QEMU migrates it, so that QEMU never resumes the guest
- * by itself: a QEMU that runs was told to.
+ * Judges from QEMU's run state whether QEMU is retired, that is, has completed its migration and never runs the guest
+ * by itself again. In post-copy this agent stops the guest before QEMU's migration could, so that QEMU never resumes
+ * the guest by itself: a QEMU that runs the guest was told to run it, and in any other run state QEMU counts as retired.
  */
 function seen(status: string, postcopy: boolean): Sight {
   const retired = postcopy ? status !== "running" : status === "postmigrate";

@@ -77,7 +77,8 @@ export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: Sa
       state: SETTINGS[capability].includes(purpose),
     })).filter(({ capability, state }) => state || capability in known),
   });
-  // 8.1 cannot be told the bandwidth of the switchover: its own estimate, with the default limit, is the bound there
+  // QEMU 8.1 cannot be told the bandwidth of the switchover. Its threshold there comes from its own estimate of the
+  // bandwidth and the default downtime limit, 300 ms
   await qmp.execute(
     "migrate-set-parameters",
     knowsBandwidth(qmp)
@@ -92,7 +93,8 @@ export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: Sa
  * it QEMU would go on, and sync while pages wait.
  */
 export async function allowStop(qmp: QmpClient): Promise<void> {
-  // another thread of QEMU takes the acknowledgement, and has had the time after a round trip of QEMU's main loop
+  // another thread of QEMU reads the acknowledgement. Once QEMU's main loop has answered a command, that thread has had
+  // the time to read it
   await qmp.execute("query-status");
   await qmp.execute("migrate-set-parameters", {
     "downtime-limit": DOWNTIME_LIMIT_MAX_MS,

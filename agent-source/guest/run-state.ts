@@ -1,8 +1,9 @@
 /**
  * Tells by QEMU's events whether the guest stands still: for pacing, for the switch policy, and for the time of the
- * stop. What is granted does not depend on it: a STOP that was sent shortly before the acknowledgement may come after
- * the acknowledgement, and QEMU's own switchover sends a STOP like any other. Only the stream tells these stops apart
- * (shared/qemu/stream/global-state.ts, docs/design/switchover.md#a-paused-guest).
+ * stop. Whether the guest is granted running or paused does not depend on these events: a STOP that was sent shortly
+ * before the acknowledgement may come after the acknowledgement, and QEMU's own switchover sends a STOP like any other.
+ * Only the stream tells these stops apart (shared/qemu/stream/global-state.ts,
+ * docs/design/switchover.md#a-paused-guest).
  */
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { QmpEvent } from "../../shared/qemu/qmp/qmp-types.ts";
@@ -21,7 +22,8 @@ export class RunState {
   /** @throws MigrationFault "qmp-…" */
   static async begin(qmp: QmpClient): Promise<RunState> {
     const seen: QmpEvent[] = [];
-    // subscribed first, so that no event is missed; an event that comes before the answer says what the answer says
+    // subscribed first, so that no event is missed. The answer is newer than the events that come before it, and the
+    // last of them says the same as the answer
     const early = qmp.subscribe((event) => seen.push(event));
     try {
       const { status } = await qmp.execute("query-status");

@@ -17,8 +17,8 @@ const byOthers = (message: string, cause: MigrationFault): MigrationFault =>
   });
 
 /**
- * Asks QEMU why its migration has ended, since its stream ends without a reason. This agent has not cancelled the
- * migration itself when it asks.
+ * Asks QEMU why its migration has ended, since the stream that has ended carries no reason. Call only where this agent
+ * has not cancelled the migration itself.
  * @param fault what the agent saw
  * @returns the reason where QEMU tells one, else `fault`
  */
