@@ -254,7 +254,8 @@ const UNKNOWN: Sight = { own: "unknown", status: "", anotherRuns: false };
 /**
  * Judges from QEMU's run state whether QEMU is retired, that is, has completed its migration and never runs the guest
  * by itself again. In post-copy this agent stops the guest before QEMU's migration could, so that QEMU never resumes
- * the guest by itself: a QEMU that runs the guest was told to run it, and in any other run state QEMU counts as retired.
+ * the guest by itself: a QEMU that runs the guest was told to run it, and in any other run state QEMU counts as
+ * retired.
  */
 function seen(status: string, postcopy: boolean): Sight {
   const retired = postcopy ? status !== "running" : status === "postmigrate";

@@ -11,10 +11,10 @@ const SMOOTHING = 0.3;
 /** How many of the last windows tell what the link carries now, full or not. */
 const CARRIED_WINDOWS = 4;
 /**
- * Which of the last windows, sorted from the slowest on, has the rate that the link sustained: three of the four
- * windows were at least as fast. One slow window is left out. Two fast windows do not count either: the burst that the
- * token bucket of a shaped link lets pass is as long as that, 80 ms
- * (docs/design/credit-and-frames.md#what-the-link-carries).
+ * The index of the window whose rate counts as sustained, among the last four windows sorted from the slowest to the
+ * fastest. With the index 1, three of the four windows were at least as fast. So one slow window does not lower the
+ * sustained rate, and two fast windows do not raise it: two windows are 80 ms, as long as the burst that the token
+ * bucket of a shaped link lets pass (docs/design/credit-and-frames.md#what-the-link-carries).
  */
 const IN_BURST = 1;
 /** The link counts as full from this fraction of its sustained peak on. */

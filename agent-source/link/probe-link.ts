@@ -9,8 +9,8 @@ import type { PeerInbox } from "./peer-inbox.ts";
 
 const PINGS = 4;
 /**
- * After this time no further ping is sent, milliseconds: what a host adds to a long round trip is small beside it
- * (docs/design/link-and-resume.md#the-probe-before-the-first-page).
+ * After this time no further ping is sent, milliseconds. Where round trips are long, few pings are enough, since what a
+ * host adds to a long round trip is small beside it (docs/design/link-and-resume.md#the-probe-before-the-first-page).
  */
 const PINGS_MS = 30;
 /** The length of the padding of a probe, bytes. */

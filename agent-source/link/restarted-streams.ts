@@ -1,6 +1,7 @@
 /**
  * Transfer streams that a destination begins again in post-copy, after one of the two agents has started again. Such a
- * stream is accepted only while the migration waits for one (*serving*); before that the destination has to dial again.
+ * stream is accepted only once the migration waits for one (in *serving*, or in *inDoubt* during post-copy). Before
+ * that the destination has to dial again.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
