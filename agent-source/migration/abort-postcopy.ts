@@ -31,7 +31,7 @@ const ANSWERS_WITHIN_MS = 10_000;
  */
 const LEAVES_POLL_MS = 2;
 /**
- * Room for the bytes that QEMU has written and that were not read yet, bytes. QEMU writes only commands, since it is
+ * Room for the bytes of QEMU's stream that were read and not parsed yet, bytes. QEMU writes only commands, since it is
  * told that no page is missing.
  */
 const MEMORY_BYTES = 256 << 10;
@@ -39,7 +39,7 @@ const MEMORY_BYTES = 256 << 10;
 /**
  * Makes QEMU leave a post-copy that is `postcopy-paused`.
  * @throws MigrationFault `qemu-failed` when QEMU does not resume its migration, or does not leave it; `stream-invalid`
- *   when QEMU sends more than it was asked. The call may be tried again
+ *   when QEMU sends more than it was asked for. The call may be tried again
  */
 export async function abortPostcopy(qmp: QmpClient, layout: StreamLayout, cx: SourceContext): Promise<void> {
   const path = migrationFile(cx.call.guest, cx, "stream");

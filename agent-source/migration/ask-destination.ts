@@ -60,9 +60,9 @@ export interface Asking {
   /** Looks at what the guest does on this host; called before each question. */
   readonly look: () => Promise<Sight>;
   /**
-   * Called before each withdrawal: it stops the delivery of a grant that was sent before.
-   * @param isActive true when somebody has started the guest here; false when its QEMU here has ended in post-copy, and
-   *   when an earlier withdrawal is repeated
+   * Called before each withdrawal, to stop the delivery of a grant that was sent before.
+   * @param isActive true when somebody has started the guest here; false when the source QEMU has ended in post-copy,
+   *   and when an earlier withdrawal is repeated while the source QEMU is retired
    */
   readonly onWithdraw: (isActive: boolean) => Promise<void>;
   /**

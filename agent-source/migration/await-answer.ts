@@ -13,9 +13,9 @@ interface Answering {
 /**
  * Waits for a promise, unless the destination says nothing for `link.giveUpAfter` although the link to it is up.
  *
- * It is for waits before the guest is stopped. A destination that hangs occupies one of the places for migrations on
- * this host (migrations.max). So it is given up after the same time as a destination that cannot be reached. Later the
- * switchover has limits of its own, and after a grant silence proves nothing.
+ * This function is for waits before the guest is stopped. A migration whose destination hangs occupies one of the
+ * places for migrations on this host (migrations.max), so it is given up after the same time as one whose destination
+ * cannot be reached. Later the switchover has limits of its own, and after a grant silence proves nothing.
  * @throws MigrationFault `peer-lost`
  */
 export function unlessSilentFor<T>(

@@ -1,4 +1,7 @@
-/** Writes the end of a migration after which this host has no part in the guest: a move, or the loss of its pages. */
+/**
+ * Writes the end of a migration after which this host has no part in the guest: the guest was moved, or has lost pages
+ * in post-copy and its QEMU here has ended.
+ */
 import type { MigrationFault } from "../../shared/fault.ts";
 import { writeAtLast } from "../../shared/runtime/journal/write-at-last.ts";
 import { type SourceContext, sourceRecord } from "./source-context.ts";

@@ -157,7 +157,7 @@ async function waitUntilSettled(
   while (true) {
     const { status: migration } = await qmp.execute("query-migrate");
     const { status } = await qmp.execute("query-status");
-    // a guest that ran passes through `prelaunch`
+    // a guest that ran only passes through `prelaunch`; a guest that is paused may have been in it from the beginning
     const passing = PASSING.includes(status) || (status === "prelaunch" && !paused);
     if (isSettled(migration) && !passing) {
       if (status === "running") return GUEST_RUNS_HERE;
@@ -179,7 +179,7 @@ async function waitUntilSettled(
   }
 }
 
-/** Says in words what a guest does that this migration has not touched. */
+/** Says in words what the guest does, if this migration has not touched it. */
 export async function leaveAsFound(qmp: QmpClient): Promise<string> {
   try {
     const { status } = await qmp.execute("query-status");

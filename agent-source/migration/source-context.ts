@@ -46,7 +46,7 @@ export interface SourceContext {
   readonly qemu: OwnQemu;
   /** What must not be forgotten while the guest is granted, from this life of the agent or an earlier one. */
   readonly doubt: DoubtNotes;
-  /** The `sequence` of this migration's records in the journal. */
+  /** The `sequence` of this migration's journal records: a later migration of this agent has a larger one. */
   readonly sequence: number;
   /** Processor time of this process when the migration began, seconds. The result tells how much was added since. */
   readonly cpuSecondsBefore: number;

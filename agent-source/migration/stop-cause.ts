@@ -22,8 +22,8 @@ interface Began {
 }
 
 /**
- * Judges by the run state in QEMU's stream (shared/qemu/stream/global-state.ts). QEMU notes it in the moment in which
- * its migration stops the guest, and the destination's QEMU goes by it too.
+ * Judges why the guest has stopped from the run state in QEMU's stream (shared/qemu/stream/global-state.ts). QEMU notes
+ * this run state in the moment in which its migration stops the guest, and the destination's QEMU goes by it too.
  * @returns whether the guest stays paused, and why it was switched over when it was
  * @throws MigrationFault `guest-not-running` for a guest that stopped for another reason, or that the destination agent
  *   is too old to leave paused
