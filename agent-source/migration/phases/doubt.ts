@@ -36,7 +36,7 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   const settled = await cx.words.askBeside("inDoubt", cx.leaving, (signal) => hear(state, cx, signal, onNews));
   cx.report.cleared();
   if (typeof settled !== "string") return afterAnswer(settled, state, cx);
-  // the destination can fetch pages only from a QEMU that stands still
+  // the destination can fetch pages only while the guest stands still here
   if (settled === "destination" && isOfPostcopy(state) && runsHere(await cx.qemu.look(true, loaded?.session.qmp)))
     return { kind: afterSource("inDoubt", "doubled"), ...grantedOf(state), fault: twoCopies(cx) };
   return afterWord(settled, state, cx);

@@ -74,7 +74,7 @@ export async function hear(
   const either = AbortSignal.any([signal, stopping.signal]);
   const isPostcopy = isOfPostcopy(granted);
   const tear = (): void => session?.channel.close(new MigrationFault("peer-lost", "The source withdraws the grant"));
-  // a withdrawal waits for the note, also where the event RESUME has begun to write it
+  // a withdrawal waits until the note is written, also where the event RESUME has made the agent begin to write it
   let noted: Promise<void> | undefined;
   const onWithdraw = async (isActive: boolean): Promise<void> => {
     tear();

@@ -27,7 +27,8 @@ type Ends = State<"kept"> | State<"withdrawing"> | State<"orphaned">;
  */
 export async function keep(state: State<"keeping">, cx: SourceContext): Promise<Ends> {
   const { fault } = state;
-  // the guest was seen to run here after the grant, so this migration did not bring about what its QEMU says now
+  // the guest was seen to run here after the grant: if its QEMU is in `postmigrate` now, the agent does not start the
+  // guest as one that this migration has stopped
   const undo = cx.doubt.isWithdrawn ? { ...state.undo, isRetired: false } : state.undo;
   cx.log.warn({ code: fault.code, reason: fault.message }, "keeping the guest at the source");
   cx.report.follow(undefined);
@@ -58,7 +59,7 @@ function orphan(undo: Undo, cause: MigrationFault): State<"orphaned"> {
  *
  * If the grant was not sent yet, this function waits until the disk takes the record or the destination has refused the
  * guest. If the destination has refused the guest already, this function does not wait for the disk, since the
- * destination would refuse a repeated grant as well.
+ * destination would refuse a repeated grant as well. It does not wait either if the operator has given the guest back.
  * @returns what is to be undone, with `givenBack` if the destination has refused
  */
 async function takeBack(undo: Undo, cx: SourceContext): Promise<Undo> {
@@ -83,7 +84,7 @@ async function takeBack(undo: Undo, cx: SourceContext): Promise<Undo> {
   const over = new AbortController();
   const signal = AbortSignal.any([cx.leaving, over.signal]);
   const refused = tellUntilHeard(cx, "withdraw", signal).then((told): Undo | Promise<never> =>
-    // a destination that runs a guest which it was never granted: the guest is not started here as well
+    // if the destination runs the guest, which it was never granted, the guest is not started here as well
     told === "running" ? orAborted(new Promise<never>(() => undefined), signal) : { ...undo, granted: "givenBack" },
   );
   refused.catch(() => undefined);
@@ -140,7 +141,7 @@ async function end(fault: MigrationFault, undo: Undo, cx: SourceContext): Promis
   return { kind: afterSource("keeping", untold ? "untold" : "done"), fault };
 }
 
-/** Adds to the fault what the guest does, which this migration has not touched. */
+/** Adds to the fault what the guest does. Called where this migration has not touched the guest. */
 async function untouched(fault: MigrationFault, { qmp }: Undo): Promise<MigrationFault> {
   if (qmp === undefined) return fault.with({ guestNow: "the guest was not touched" });
   const guestNow = await leaveAsFound(qmp);

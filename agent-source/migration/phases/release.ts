@@ -16,8 +16,8 @@ import { twoCopies } from "../two-copies.ts";
 type Ends = State<"released"> | State<"doubled">;
 
 /**
- * Writes `released`, and ends the QEMU that is left here. Whatever fails now cannot bring the guest back, and is no
- * reason to bring it back: the failure is reported, and the migration has succeeded.
+ * Writes `released`, and ends the QEMU that is left here. Whatever fails in this state is only reported: the migration
+ * has succeeded, and a failure is no reason to bring the guest back.
  */
 export async function release(state: State<"releasing">, cx: SourceContext): Promise<Ends> {
   const { loaded, running, complete } = state;
@@ -49,8 +49,10 @@ const LEFT_BEHIND: readonly string[] = ["postmigrate"];
 const LEFT_BY_POSTCOPY: readonly string[] = ["postmigrate", "finish-migrate", "paused"];
 
 /**
- * Ends the process of this migration, if it is in a state in which the migration has left it.
- * @returns the state *doubled* when a copy of the guest runs here, else undefined
+ * Ends the source QEMU if it is in a run state in which a migration leaves its QEMU. An overruled QEMU, whose copy the
+ * operator has given up, is ended in any run state.
+ * @returns the state *doubled* when the guest runs here in another QEMU, or in a source QEMU that is not overruled;
+ *   undefined in any other case
  */
 async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<State<"doubled"> | undefined> {
   const { loaded, overruled } = state;

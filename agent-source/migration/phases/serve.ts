@@ -208,7 +208,10 @@ function withoutStream({ running, ...state }: State<"serving">): State<"serving"
   return { kind: state.kind, ...withoutSession(state), ...defined({ running }) };
 }
 
-/** Goes on to doubt with the open stream: when the destination is back, its pages flow before it is asked anything. */
+/**
+ * Goes on to doubt. If the state still has its first session, the stream of that session stays open, so that pages flow
+ * as soon as the destination is back, and do not wait for its answer to a question.
+ */
 function silent(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
   const { doubtAfterMs } = cx.config.link;
   return {

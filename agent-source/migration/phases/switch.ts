@@ -28,8 +28,8 @@ const CHANGES: readonly FaultCode[] = ["disks-changed", "devices-changed"];
 const NOT_COMPARED: Compared = { pages: 0, exceptions: [] };
 
 /**
- * Has the guest stopped and the rest of it sent, waits until the destination has loaded it, and compares its memory
- * where the operator has asked for that.
+ * Stops the guest, sends what is left of it, and waits until the destination has loaded the guest. Compares the memory
+ * of both copies where the operator has asked for that.
  */
 export async function switchOver(state: State<"switching">, cx: SourceContext): Promise<State<"retiring">> {
   const { session } = state;
