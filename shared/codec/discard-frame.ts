@@ -13,7 +13,7 @@ import type { PageSet } from "../page/page-set.ts";
  * shared/protocol/handshake.ts).
  */
 export const DISCARD_FRAME_BYTES = 16 << 10;
-/** The most bytes that one range takes: two varints of at most 5 bytes each. */
+/** The most bytes that one range takes: two variable-length integers of at most 5 bytes each. */
 const RANGE_BYTES_MAX = 10;
 
 /** Encodes the whole set in as many bodies as that takes, each in memory of its own. */

@@ -1,7 +1,7 @@
 /**
  * Runs the compiled tests: the tests with real QEMUs one after the other, so that they do not take the cores from each
- * other, and the unit tests beside them. Each file is a program of its own that prints TAP. The whole output of a file
- * that fails is shown.
+ * other, and the unit tests beside them. When all unit tests have ended, those tests with real QEMUs that mostly wait
+ * take their place. Each file is a program of its own that prints TAP. The whole output of a file that fails is shown.
  */
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -32,6 +32,33 @@ const UNIT_JOBS = 2;
 
 /** The longest files of unit tests by the start of their path. They begin first, so that none of them runs on alone. */
 const LONG: readonly string[] = ["systemd/", "hostile/", "shared/link/grpc/ends", "agent-source/warmup/", "model/"];
+
+/**
+ * Tests with real QEMUs that mostly wait, and that judge no figure of time, by the start of their path. They are run
+ * last, and the only ones that run beside another test with real QEMUs.
+ */
+const LIGHT: readonly string[] = [
+  "e2e/absent-pages",
+  "e2e/agents",
+  "e2e/buf-curl",
+  "e2e/cancel",
+  "e2e/disk-blocks",
+  "e2e/disk-full",
+  "e2e/disks",
+  "e2e/guests-that-do-not-start",
+  "e2e/kept-monitor",
+  "e2e/last-release",
+  "e2e/migrate-tls",
+  "e2e/nobody",
+  "e2e/other-disks",
+  "e2e/other-tools",
+  "e2e/postcopy-refusals",
+  "e2e/qemu-too-old",
+  "e2e/refusals",
+  "e2e/second-agent",
+  "e2e/standing-guest",
+  "e2e/verify",
+];
 
 /** How long tap and the rig may take to tear down before a file that hangs is killed, milliseconds. */
 const TEARDOWN_MS = 30_000;
@@ -110,8 +137,11 @@ function report(result: FileResult): void {
   if (result.failed > 0) console.log(result.output.replace(/^/gm, "    "));
 }
 
-async function runAll(files: readonly string[], jobs: number, root: string): Promise<FileResult[]> {
-  const left = [...files];
+/**
+ * Runs files, `jobs` at a time.
+ * @param left the files, first to last; each is taken out of the list when its turn comes
+ */
+async function runAll(left: string[], jobs: number, root: string): Promise<FileResult[]> {
   const results: FileResult[] = [];
   const worker = async (): Promise<void> => {
     for (let file = left.shift(); file !== undefined; file = left.shift()) {
@@ -136,14 +166,22 @@ const patterns = process.argv.slice(2);
 const chosen = testFiles(join(root, "dist/test")).filter(
   (file) => patterns.length === 0 || patterns.some((one) => relative(root, file).includes(one)),
 );
-const isLong = (file: string): boolean =>
-  LONG.some((start) => relative(join(root, "dist/test"), file).startsWith(start));
-const isSerial = (file: string): boolean => /\/dist\/test\/(e2e|fault)\//.test(file);
-const units = chosen.filter((file) => !isSerial(file));
+const startsWith = (file: string, starts: readonly string[]): boolean =>
+  starts.some((start) => relative(join(root, "dist/test"), file).startsWith(start));
+const isReal = (file: string): boolean => startsWith(file, ["e2e/", "fault/"]);
+const isLight = (file: string): boolean => startsWith(file, LIGHT);
+const isLong = (file: string): boolean => startsWith(file, LONG);
+const real = chosen.filter((file) => isReal(file) && !isLight(file));
+const light = chosen.filter(isLight);
+const units = chosen.filter((file) => !isReal(file));
+const unitTests = runAll([...units.filter(isLong), ...units.filter((file) => !isLong(file))], UNIT_JOBS, root);
+const realTests = runAll(real, 1, root);
 const results = (
   await Promise.all([
-    runAll(chosen.filter(isSerial), 1, root),
-    runAll([...units.filter(isLong), ...units.filter((file) => !isLong(file))], UNIT_JOBS, root),
+    unitTests,
+    realTests,
+    unitTests.then(() => runAll(light, 1, root)),
+    realTests.then(() => runAll(light, 1, root)),
   ])
 ).flat();
 const sum = (pick: (result: FileResult) => number): number => results.reduce((total, one) => total + pick(one), 0);
