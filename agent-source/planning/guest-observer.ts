@@ -89,8 +89,10 @@ export class GuestObserver implements StreamSink {
   private isLast = false;
   /** True once QEMU has synced its dirty bitmap since the first pass began. */
   private hasSynced = false;
-  /** Sums over the close looks: their number, the times in which their pages were dirtied, and those pages. */
+  /** Sums over the close looks that count: their number, the times in which their pages were dirtied, and those pages. */
   private readonly close = { looks: 0, seconds: 0, pages: 0 };
+  /** How many of the first close looks are still to be left out. */
+  private looksToSkip = 2;
   private timer: Timer | undefined;
 
   constructor(parts: ObserverParts) {
@@ -251,14 +253,12 @@ export class GuestObserver implements StreamSink {
         break;
       case "close":
         // the first two looks may have pages that were dirtied before the close looks began
-        if (++this.close.looks > 2) {
+        if (--this.looksToSkip < 0) {
+          this.close.looks++;
           this.close.seconds += this.lastWindow;
           this.close.pages += this.windowPages;
         }
-        if (inPhase >= CLOSE_LOOK_SECONDS) {
-          this.close.looks = Math.max(0, this.close.looks - 2);
-          this.enter("done");
-        }
+        if (inPhase >= CLOSE_LOOK_SECONDS) this.enter("done");
         break;
       case "done":
         break;

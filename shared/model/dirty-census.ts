@@ -59,8 +59,8 @@ export class DirtyCensus {
    * @returns false when the census has EPOCHS_MAX epochs, so that no other epoch begins
    */
   nextEpoch(now: number): boolean {
-    this.endedAt = now;
     if (this.epoch === EPOCHS_MAX) return false;
+    this.endedAt = now;
     this.epoch++;
     return true;
   }

@@ -248,9 +248,17 @@ export class Journal<T> {
     );
   }
 
-  /** When the file was last written, milliseconds since the epoch. */
+  /** When the file was last written, milliseconds since the epoch; 0 for a file that somebody has removed. */
   private async writtenAtMs(file: string): Promise<number> {
-    return (await this.guard(file, "read", () => stat(file))).mtimeMs;
+    return this.guard(file, "read", () =>
+      stat(file).then(
+        ({ mtimeMs }) => mtimeMs,
+        (thrown: unknown) => {
+          if (errorCode(thrown) === "ENOENT") return 0;
+          throw thrown;
+        },
+      ),
+    );
   }
 
   private hangs(file: string, ms: number): MigrationFault {

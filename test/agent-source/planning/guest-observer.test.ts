@@ -103,6 +103,18 @@ t.test("dirtied pages are counted for windows of every length, and then closely,
   t.ok(Math.abs((samples.at(-1)?.pages ?? 0) - 20) < 1e-9);
 });
 
+t.test("close looks that a paused guest ends early are counted as they were", async (t) => {
+  const { observer, section, firstCopy } = made(1000);
+  firstCopy();
+  for (let look = 0; look < 21; look++) section(some(10), 50);
+  for (let look = 0; look < 7; look++) section(some(2), 5);
+  observer.nothingMore();
+  await observer.done.promise;
+  const [close] = observer.dirtySamples();
+  t.equal(close?.pages, 2);
+  t.ok(Math.abs((close?.seconds ?? 0) - 0.005) < 1e-9);
+});
+
 t.test("empty sections of an idle guest make no epochs of their own", async (t) => {
   const { observer, section, firstCopy } = made(200);
   firstCopy();

@@ -1,5 +1,5 @@
 /** Tests which records of ended migrations a journal keeps, and that it does so while the agent runs. */
-import { readdirSync, utimesSync } from "node:fs";
+import { readdirSync, unlinkSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { pruneJournal } from "../../../../agent-destination/service/recovery.ts";
@@ -33,4 +33,14 @@ t.test("refusals without end take no record of a guest that has arrived, nor one
     left,
     wanted.map((number) => `${id(number)}.json`),
   );
+});
+
+t.test("a record that somebody has removed does not keep the others", async (t) => {
+  const directory = folder(t);
+  const journal = await Journal.open(directory, (value) => value as DestinationRecord);
+  const record: Kind = { kind: "refused", heard: true };
+  for (let number = 0; number < 260; number++) await journal.write(id(number), record as DestinationRecord);
+  unlinkSync(join(directory, `${id(7)}.json`));
+  await pruneJournal(journal, 50);
+  t.equal(readdirSync(directory).length, 200);
 });
