@@ -23,7 +23,7 @@ export function alarmLines(view: MigrationView): readonly string[] {
   return [
     `${printable(view.guest)} RUNS AT BOTH HOSTS, and both copies write to its disks (migration ${printable(view.id)})`,
     `one copy runs at ${sourceOf(view)}, the other at ${destinationOf(view)}`,
-    `FIRST stop one of both. ${printable(advice)}`,
+    `FIRST stop one of the two copies. ${printable(advice)}`,
   ].map((line) => MARK + line);
 }
 

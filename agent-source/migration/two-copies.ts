@@ -13,6 +13,6 @@ export const twoCopies = (cx: SourceContext): MigrationFault =>
   new MigrationFault("two-copies", `${cx.call.guest} runs on this host and at ${cx.call.to}`, {
     guestNow: GUEST_RUNS_TWICE,
     advice:
-      `Pause one of both at once (QMP stop), before anything else; then find out which copy is to live and end the other one. ` +
-      `If that is the destination's: ferry resolve ${cx.id} --keep destination`,
+      `Pause one of the two copies at once (QMP stop), before anything else; then find out which copy to keep, and end the other copy. ` +
+      `To keep the copy at the destination: ferry resolve ${cx.id} --keep destination`,
   });

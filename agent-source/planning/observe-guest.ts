@@ -189,11 +189,8 @@ async function look(cx: SourceContext, qmp: QmpClient, { intake, observer, runs,
       await intake.close();
       qmp.close();
     } else {
-      const { guestNow: now } = await runAtSource(
-        { ...LOOKED_AT, qmp, session, settings, paused: runs.standsStill },
-        cx,
-      );
-      cx.log.info({ now }, "observed");
+      const { guestNow } = await runAtSource({ ...LOOKED_AT, qmp, session, settings, paused: runs.standsStill }, cx);
+      cx.log.info({ guestNow }, "the look at the guest has ended");
       await cx.journal.remove(cx.id);
     }
   }

@@ -62,7 +62,7 @@ function chosen(strategy: string, { call, chosenBecause }: Negotiated): string {
  * The risk of post-copy, which the operator is to know before post-copy begins
  * (docs/design/post-copy.md#who-owns-the-guest).
  */
-const RISK = "once in it, the guest needs both hosts until its last page has come: the loss of either is its loss";
+const RISK = "once post-copy has begun, the guest is lost if either host is lost before the guest's last page has come";
 
 function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {
   if (contract.postcopy) return `on in both QEMUs; ${RISK}`;

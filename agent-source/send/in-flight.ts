@@ -82,7 +82,7 @@ export class InFlight {
     if (sequence < this.ackedSequence || sequence > lastSequence || appliedBytes < this.ackedBytes)
       throw new MigrationFault(
         "peer-invalid",
-        `The destination acknowledged frame ${sequence} after ${this.ackedSequence}`,
+        `The destination acknowledged frame ${sequence} and ${appliedBytes} bytes in all; before, it had acknowledged frame ${this.ackedSequence} and ${this.ackedBytes} bytes, and the last frame that was made is ${lastSequence}`,
       );
     if (appliedBytes > this.sentBytes)
       throw new MigrationFault(

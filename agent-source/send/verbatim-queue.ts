@@ -44,7 +44,7 @@ export class VerbatimQueue {
     if (this.bytes + piece.length > QUEUED_BYTES_MAX)
       throw new MigrationFault(
         "not-supported",
-        `QEMU sent more than ${QUEUED_BYTES_MAX} bytes of device state at once`,
+        `More than ${QUEUED_BYTES_MAX} bytes of QEMU's stream that are not pages wait for the link`,
       );
     this.pieces.push({ bytes: piece.slice(), kind });
     this.bytes += piece.length;

@@ -67,7 +67,7 @@ function mayBeGivenUp(cx: SourceContext, keep: Word, { standing, reason }: Heard
   if (keep === "destination" || !WITHOUT_COPY.includes(standing))
     throw new MigrationFault(
       "not-resolvable",
-      `The guest's QEMU here has ended; what is left of it is at ${cx.call.to}`,
+      `The guest's QEMU here has ended; any copy of the guest that is left is at ${cx.call.to}`,
       {
         advice: `ferry --agent ${cx.call.to} resolve ${cx.id} --keep destination starts the copy there, --keep source ends it`,
       },
@@ -87,13 +87,13 @@ function endsOneOfTwo(cx: SourceContext, keep: Word, { standing }: Heard, confir
         "not-resolvable",
         `The guest at ${cx.call.to} misses pages, which only the QEMU here has`,
         {
-          advice: `Where the guest runs in another QEMU here than the migration's, end that one (QMP quit, or kill). Where it has run on here in the migration's own QEMU, those pages have changed since: end the copy at ${cx.call.to} (QMP quit there, or kill)`,
+          advice: `If the guest runs on this host in a QEMU that was started beside the migration's, end that QEMU (QMP quit, or kill). If the guest has run on here in the migration's own QEMU, the missing pages have changed since: end the copy at ${cx.call.to} (QMP quit there, or kill)`,
         },
       );
     needConfirmation(
       confirmed,
-      "The guest runs on this host too: what it has done here since both run is lost with it",
-      "Make sure that the copy at the destination is the one to live, then repeat with --yes to end the one here",
+      "The guest runs on this host too. Ending it here loses what it has done here since both copies began to run",
+      "Make sure that the copy at the destination is the copy to keep, then repeat with --yes to end the copy here",
     );
     return;
   }
@@ -162,7 +162,7 @@ function mayKeepDestination(cx: SourceContext, { standing, reason }: Heard, conf
         `The guest waits at ${to}, and has not been started there (${reason})`,
         {
           advice:
-            "Wait: the grant is repeated for as long as the guest has not run here since; or give the word at that agent",
+            "Wait: this agent repeats the grant, unless the guest is started here; or give the word at the destination agent",
         },
       );
     case "refused":

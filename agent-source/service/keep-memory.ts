@@ -26,7 +26,10 @@ export function keepMemory(
   if (setting === "off") return undefined;
   if (setting === "auto") {
     const micros = firstTouchMicros(clock);
-    log.info({ microsAPage: micros.toFixed(2), keeps: micros >= DEAR_MICROS }, "memory was touched for the first time");
+    log.info(
+      { microsAPage: micros.toFixed(2), keeps: micros >= DEAR_MICROS },
+      "measured what the first touch of a page costs",
+    );
     if (micros < DEAR_MICROS) return undefined;
   }
   return new KeptMemory(clock, () => void returnMemory());

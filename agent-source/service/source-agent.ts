@@ -114,7 +114,7 @@ export class SourceAgent implements SourceService {
   private checkWay(to: string): void {
     this.allowed.check(to);
     if (this.parts.config.advertise === "")
-      throw new MigrationFault("configuration", "This source agent listens at no address for a destination to dial", {
+      throw new MigrationFault("configuration", "This source agent has no address that a destination can dial", {
         guestNow: "the guest runs here, and nothing was touched",
         advice:
           "Set listen of ferry-source, and TLS or a unix socket; docs/operations.md says how, then start it again",

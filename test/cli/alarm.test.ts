@@ -16,7 +16,7 @@ t.test("the alarm says where the two copies run, and has the agent's word on whi
     alarmText([view(), view({ status: "doubled", error })]),
     `!!! web RUNS AT BOTH HOSTS, and both copies write to its disks (migration m-1)
 !!! one copy runs at the source (the host of this agent), the other at the destination host-b:7412
-!!! FIRST stop one of both. Stop the one here: it has done less?[2J
+!!! FIRST stop one of the two copies. Stop the one here: it has done less?[2J
 `,
   );
 });
@@ -27,7 +27,7 @@ t.test("a destination's alarm names the source, and an alarm has advice where th
     alarmText([incoming]),
     /at the source host-a:7411, the other at the destination \(the host of this agent\)\n/,
   );
-  t.match(alarmText([incoming]), /FIRST stop one of both\. Say stop to the monitor/);
+  t.match(alarmText([incoming]), /FIRST stop one of the two copies\. Say stop to the monitor/);
   t.match(alarmText([view({ status: "doubled", error: { ...error, advice: "" } })]), /Say stop to the monitor/);
 });
 

@@ -46,7 +46,7 @@ t.test(
     for (const line of ["migrate web --to b:1", "watch m-1"]) {
       const typed = await operator(client).type(line);
       t.equal(typed.code, 5, line);
-      t.match(typed.out, /^!!! web RUNS AT BOTH HOSTS[\s\S]*^!!! FIRST stop one of both/m, line);
+      t.match(typed.out, /^!!! web RUNS AT BOTH HOSTS[\s\S]*^!!! FIRST stop one of the two copies/m, line);
       const json = await operator(client).type(`${line} --json`);
       t.equal(json.code, 5);
       t.match(json.err, /^!!! web RUNS AT BOTH HOSTS/, "standard output has nothing but JSON");

@@ -86,7 +86,7 @@ t.test("a guest that runs at both hosts has the alarm first, and the explanation
     summaryText(view({ status: "doubled", error })),
     `!!! web RUNS AT BOTH HOSTS, and both copies write to its disks (migration m-1)
 !!! one copy runs at the source (the host of this agent), the other at the destination host-b:7412
-!!! FIRST stop one of both. Stop the one here
+!!! FIRST stop one of the two copies. Stop the one here
   error        two-copies: Somebody said cont to the QEMU of web here
   guest        the guest runs at both hosts
   resolve      ferry resolve m-1 --keep destination, to end the copy at the source

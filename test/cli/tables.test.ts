@@ -42,7 +42,7 @@ m-1        web    from host-a:7411  arrived  2026-01-02T03:04:05.000Z  12.3 s
 
 t.test("a guest that runs at both hosts comes first in the table of migrations", async (t) => {
   const text = migrationsText([view(), view({ id: "m-2", guest: "db", status: "doubled" })]);
-  t.match(text, /^!!! db RUNS AT BOTH HOSTS[^\n]*m-2\)\n!!! [^\n]*\n!!! FIRST stop one of both\. [^\n]*\nMIGRATION/);
+  t.match(text, /^!!! db RUNS AT BOTH HOSTS[^\n]*m-2\)\n!!! [^\n]*\n!!! FIRST stop one of the two [^\n]*\nMIGRATION/);
   t.match(text, /^m-2 +db +to host-b:7412 +RUNS AT BOTH HOSTS/m);
 });
 

@@ -26,7 +26,7 @@ t.test("a destination refuses with all its reasons at once", async (t) => {
     const [here, there] = [await digestAt(a), await digestAt(b)];
     t.match(here, /^[0-9a-f]{64}$/);
     t.not(here, there, "ferry guests shows another digest at each host");
-    t.match(messages, new RegExp(`"ferry guests".*\\(here the column says ${here.slice(0, 12)}\\)`));
+    t.match(messages, new RegExp(`"ferry guests".*\\(.* at the source is ${here.slice(0, 12)}\\)`));
     t.notMatch(messages, new RegExp(there.slice(0, 6)));
     t.match(
       b.destination.output(),

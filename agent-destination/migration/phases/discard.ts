@@ -48,7 +48,8 @@ export const startedByOthers = (cx: DestinationContext): MigrationFault =>
     `Somebody has started ${cx.guest} here, although its migration from ${cx.source} was refused: it may run there too`,
     {
       guestNow: "the guest runs here, and its source was told that it does not",
-      advice: "Pause this copy at once (QMP stop), look whether the guest runs at its source, then end one of both",
+      advice:
+        "Pause this copy at once (QMP stop), look whether the guest runs at its source, then end one of the two copies",
     },
   );
 

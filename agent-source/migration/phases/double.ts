@@ -44,7 +44,7 @@ export async function double(state: State<"doubled">, cx: SourceContext): Promis
     case "destination ended":
       return { kind: afterSource("doubled", "destinationEnded"), fault: await keepAsItIs(state, cx) };
     case "source":
-      cx.log.warn("the operator keeps the copy at the source: the other one has ended, by the operator's word");
+      cx.log.warn("the operator keeps the copy at the source, and says that the copy at the destination has ended");
       return { kind: afterSource("doubled", "keepSource"), fault: await keepAsItIs(state, cx) };
     case "destination":
       cx.log.warn("the operator ends the copy that runs at the source");

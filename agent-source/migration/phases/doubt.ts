@@ -30,7 +30,7 @@ export async function doubt(state: State<"inDoubt">, cx: SourceContext): Promise
   const onNews = (news: string): void => {
     if (news === last) return;
     last = news;
-    cx.log.warn({ news }, "in doubt");
+    cx.log.warn({ news }, "the migration is still in doubt");
     cx.report.failed(doubtful(cx, news), "");
   };
   const settled = await cx.words.askBeside("inDoubt", cx.leaving, (signal) => hear(state, cx, signal, onNews));

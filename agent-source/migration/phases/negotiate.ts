@@ -117,7 +117,7 @@ function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
   if (refusal.code === "guest-definition")
     return {
       code: "guest-definition",
-      message: `${refusal.message} (here the column says ${shortDigest(guest.definitionDigest)})`,
+      message: `${refusal.message} (the digest of the definition at the source is ${shortDigest(guest.definitionDigest)})`,
     };
   if (refusal.code !== "protocol-version") return refusal;
   if (guest.paused)

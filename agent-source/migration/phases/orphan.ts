@@ -108,7 +108,7 @@ function orphaned(cx: SourceContext, { cause, news, anotherRuns }: Orphaned): Mi
     return new MigrationFault("in-doubt", message, {
       cause,
       guestNow: "another QEMU of the guest, which this migration does not touch, runs here",
-      advice: `Where that one is to live, end the copy at the destination: ${resolve} source; else end it here first, then: ${resolve} destination`,
+      advice: `To keep the QEMU that runs here, end the copy at the destination: ${resolve} source; else end that QEMU first, then: ${resolve} destination`,
     });
   return new MigrationFault("in-doubt", message, {
     cause,

@@ -172,7 +172,7 @@ async function again(
   const link = cx.restartedStreams.take();
   if (link === undefined) return undefined;
   const revived = await resumePostcopy(cx, postcopy, link);
-  const said = "Post-copy was broken and taken up again; the figures are those of the stream before";
+  const said = "Post-copy was broken and taken up again; the figures cover only the stream before the break";
   if (!cx.report.degradations.includes(said)) cx.report.degradations.push(said);
   return revived;
 }

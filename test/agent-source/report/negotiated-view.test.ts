@@ -74,7 +74,7 @@ t.test("the view says why there is no post-copy, or what post-copy risks", async
   const postcopy = (given: Given): string | undefined => view(given)["post-copy"];
   const none = ["stop-and-copy", "precopy"] as const;
   t.equal(postcopy({}), "possible, off");
-  t.match(postcopy({ terms: { strategy: "hybrid", postcopy: true } }), /^on in both QEMUs; .*the loss of either/);
+  t.match(postcopy({ terms: { strategy: "hybrid", postcopy: true } }), /^on in both QEMUs; .*if either host is lost/);
   t.equal(postcopy({ terms: { strategies: ["precopy"] }, options: { strategy: "precopy" } }), "not asked for");
   t.equal(postcopy({ terms: { strategies: none }, options: { verify: true } }), "not with --verify");
   t.equal(postcopy({ terms: { strategies: none, postcopyObstacle: "No userfaultfd" } }), "no: No userfaultfd");

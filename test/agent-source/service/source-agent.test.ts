@@ -36,7 +36,7 @@ t.test("nothing is touched when the destination may not be named, or could not d
     await t.rejects(Promise.resolve().then<unknown>(asked), {
       code: "configuration",
       guestNow,
-      message: /listens at no address/,
+      message: /has no address that a destination can dial/,
       advice: /Set listen/,
     });
 });

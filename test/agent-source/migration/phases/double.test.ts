@@ -28,7 +28,7 @@ async function doubled(t: Test, status = "running", state: Partial<Granted> = {}
 
 t.test("the two copies are reported and written down, and neither is ended", async (t) => {
   const { cx, destination, qemu, record, questions } = await doubled(t);
-  t.match(cx.report.view().error, { code: "two-copies", guestNow: /both hosts/, advice: /Pause one of both/ });
+  t.match(cx.report.view().error, { code: "two-copies", guestNow: /both hosts/, advice: /Pause one of the two/ });
   t.match(await record(), { kind: "granted" });
   await questions(1);
   t.same([...new Set(destination.asked)], ["standing"]);

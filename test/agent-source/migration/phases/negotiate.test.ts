@@ -163,7 +163,7 @@ t.test("where the definitions differ, the operator also sees the digest of the o
   await t.rejects(agreed(), {
     code: "refused",
     refusals: [
-      { code: "guest-definition", message: new RegExp(`here the column says ${state.definition.digest.slice(0, 12)}`) },
+      { code: "guest-definition", message: new RegExp(`at the source is ${state.definition.digest.slice(0, 12)}`) },
     ],
   });
 });

@@ -63,7 +63,7 @@ t.test(
     destination.answersInTurn(["waiting"]);
     const other = await FakeQemu.start(t, { status: "running" }, qemu.path);
     await says("guestNow", /another QEMU of the guest/);
-    t.match(cx.report.view().error?.advice, /end the copy at the destination: .*--keep source; else end it here first/);
+    t.match(cx.report.view().error?.advice, /end the copy at the destination: .*--keep source; else end that QEMU/);
     destination.answersInTurn(["refused"]);
     t.match(await ends(), { kind: "kept", fault: { guestNow: /another QEMU of the guest runs here/ } });
     t.same(other.said, []);
