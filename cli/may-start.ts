@@ -80,7 +80,7 @@ async function readAll<T>(
     const { message } = MigrationFault.from(thrown);
     throw new MigrationFault("state-directory", message, {
       cause: thrown,
-      advice: `Ask as the agents' user, or name that agent's stateDirectory, which is none on a host without it: ${option} none`,
+      advice: `Ask as the agents' user, or name that agent's stateDirectory with ${option}; on a host without that agent, give ${option} none`,
     });
   });
   const [torn] = contents.faults;

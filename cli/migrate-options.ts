@@ -158,6 +158,6 @@ const atLeast1 =
   (parse: (text: string) => number) =>
   (text: string): number => {
     const value = parse(text);
-    if (value < 1) throw invalid(text, "more than nothing");
+    if (value < 1) throw invalid(text, "greater than 0");
     return value;
   };

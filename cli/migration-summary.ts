@@ -112,7 +112,7 @@ function resultLines(result: MigrationResult): string[] {
     row("agents", agentsText(result)),
   );
   if (result.verified) lines.push(row("verified", `${countText(result.pagesCompared)} pages are identical`));
-  for (const exception of result.verifyExceptions) lines.push(row("but for", printable(exception)));
+  for (const exception of result.verifyExceptions) lines.push(row("differs", printable(exception)));
   for (const degradation of result.degradations) lines.push(row("degraded", printable(degradation)));
   return lines;
 }

@@ -32,7 +32,8 @@ export async function agreeOnMedia(
       { ...facts, guest: { ...facts.guest, ...without(own, leftOut) }, refusals: [...facts.refusals, ...more] },
     );
   const plan = await planMedia(disks, offer.guest.disks, config.mediaDirectories);
-  if (plan.reasons.length > 0) log.warn({ media: plan.reasons }, "media of the guest are not put in here");
+  if (plan.reasons.length > 0)
+    log.warn({ media: plan.reasons }, "media of the guest may not be put into drives on this host");
   const agreement = judge(disks, plan.refusals, plan.drives);
   if (agreement.kind === "refusals" || plan.changes.length === 0) return { agreement, disks };
   const { qmp, process } = guest;

@@ -65,7 +65,7 @@ export async function firstLook(
   if (own !== undefined && !isAlike)
     parts.log.info(
       { guest: own.name, offered: offer.guest.definitionDigest, own: own.digest },
-      "the offer is of another definition",
+      "the offered guest's definition differs from this host's",
     );
   return {
     definition: isAlike ? own : undefined,

@@ -280,7 +280,7 @@ export class DestinationAgent implements DestinationService {
 const ARRIVALS_KEPT = 100;
 
 const wasHere = (id: string): MigrationFault =>
-  new MigrationFault("refused", `Migration ${id} was here before: its record is not written over`);
+  new MigrationFault("refused", `The destination already has a migration ${id}, and does not overwrite its record`);
 
 /** True when the QEMU of a settled refusal (`refused`, `heard`) still lives, or when this host cannot tell. */
 const isLeftOver = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>

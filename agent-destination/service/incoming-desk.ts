@@ -210,7 +210,7 @@ const IS_PART: readonly DestinationState["kind"][] = ["negotiating", "staging", 
 const asksForNothing = (id: string, state: string): MigrationFault =>
   new MigrationFault(
     "not-in-doubt",
-    `${id} is ${state} here, and waits for no operator's word: this one had no effect`,
+    `${id} is ${state} here, and waits for no operator's word: the word had no effect`,
     {
       advice: "Nothing needs to be resolved at this agent",
     },

@@ -210,6 +210,6 @@ export class OutgoingDesk implements MigrationOperator {
 }
 
 const notInDoubt = (id: string, status: MigrationStatus): MigrationFault =>
-  new MigrationFault("not-in-doubt", `${id} is ${status}, and waits for no operator's word: this one had no effect`, {
+  new MigrationFault("not-in-doubt", `${id} is ${status}, and waits for no operator's word: the word had no effect`, {
     advice: "Nothing needs to be resolved",
   });

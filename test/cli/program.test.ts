@@ -88,7 +88,7 @@ t.test("wrong usage is answered with what would be right, and exits with 2 befor
     ["plan web --to b:1 --strategy postcopy --verify", /leave out --verify or post-copy/],
     ["migrate web --to b:1 --on-deadline wait", /cancel, force, postcopy/],
     ["migrate web --to b:1 --downtime 300", /"300" is not a duration.*"300ms"/],
-    ["migrate web --to b:1 --downtime 0", /more than nothing/],
+    ["migrate web --to b:1 --downtime 0", /is not greater than 0/],
     ["migrate web --to b:1 --bandwidth 1Gb", /"1Gbit"/],
     ["migrate web --to b:1 --compression 20", /-50 to 19/],
     ["migrate web --to b:1 --fast", /unknown option '--fast'/],

@@ -30,7 +30,7 @@ t.test("a destination refuses with all its reasons at once", async (t) => {
     t.notMatch(messages, new RegExp(there.slice(0, 6)));
     t.match(
       b.destination.output(),
-      new RegExp(`${there}.*another definition`),
+      new RegExp(`${there}.*definition differs`),
       "the log of the destination has the digest of its own definition",
     );
     define(rig.b, definition);

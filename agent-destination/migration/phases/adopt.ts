@@ -144,6 +144,6 @@ async function noteArrived(
 
 /** Gives the QEMU of a state that is reached only while its process lives. */
 function present(guest: GuestProcess | undefined): GuestProcess {
-  if (guest === undefined) throw new TypeError("a QEMU that has ended is none of these");
+  if (guest === undefined) throw new TypeError("this state needs the guest's QEMU, and its process has ended");
   return guest;
 }

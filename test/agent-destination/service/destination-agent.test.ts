@@ -11,5 +11,5 @@ t.test("an offer with the id of a migration that was here before does not touch 
   const parts = { log, journal: { read: async () => ({ kind: "running" }) } };
   const agent = new DestinationAgent(parts as unknown as DestinationAgentParts);
   const caller = { name: "alpha", names: ["alpha"], text: "a test" };
-  await t.rejects(agent.handshake(offer, caller), { code: "refused", message: /was here before/ });
+  await t.rejects(agent.handshake(offer, caller), { code: "refused", message: /already has a migration/ });
 });

@@ -87,7 +87,7 @@ t.test("of two offers with one id that come at the same time, one is refused", a
   clock.jump(START_MS);
   const answers = await answered;
   const refused = answers.flatMap((answer) => (answer.status === "rejected" ? [answer.reason] : []));
-  t.match(refused, [{ code: "refused", message: /was here before/ }]);
+  t.match(refused, [{ code: "refused", message: /already has a migration/ }]);
   t.equal(refused.length, 1);
 });
 
