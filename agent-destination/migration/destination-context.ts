@@ -79,8 +79,9 @@ export interface DestinationContext {
    */
   readonly withdrawn: AbortSignal;
   /**
-   * Aborted when the source needs no copy here any more: its journal says that the guest stays there (`kept`), it has
-   * begun another migration of the guest, or it is an older source and has withdrawn.
+   * Aborted when the source needs no copy here any more. Either its journal says that the guest stays at the source
+   * (`kept`), or it has begun another migration of the guest, or it has withdrawn and runs an older version of Ferry,
+   * which never says `kept` (`saysKept` is false).
    */
   readonly unneeded: AbortSignal;
   /**

@@ -62,11 +62,11 @@ export async function readSettings(qmp: QmpClient): Promise<SavedSettings> {
  * Sets what a migration for this purpose needs. A capability that is to be off is left out where QEMU does not know it:
  * a later version may have dropped it, as QEMU 11 has dropped others.
  *
- * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). With
- * these settings that means: when nothing is left. If a sync comes while pages still wait in the bitmap, and finds no
- * other page dirty, an emulating QEMU (TCG) misses the next writes to the pages that wait: their dirty bits are
- * cleared, but not the CPU's note that it need not set them again (physmem, cpu_physical_memory_sync_dirty_bitmap;
- * docs/design/feed-pacing.md#when-qemu-may-sync).
+ * QEMU syncs its dirty bitmap when less than its threshold is left to send (migration.c, migration_iteration_run). From
+ * QEMU 8.2 on the threshold is set below one page here, so QEMU syncs only when it has sent every page of the bitmap.
+ * An earlier sync would lose writes of an emulated guest (TCG). If such a sync finds no page newly dirty, QEMU clears
+ * the dirty bits of the pages that still wait to be sent, but does not make the emulated CPU set these bits again at
+ * the next write (physmem, cpu_physical_memory_sync_dirty_bitmap; docs/design/feed-pacing.md#when-qemu-may-sync).
  * @param found the settings as they were before; QEMU is asked for them where they are missing
  */
 export async function applySettings(qmp: QmpClient, purpose: Purpose, found?: SavedSettings): Promise<void> {

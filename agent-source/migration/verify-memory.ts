@@ -82,8 +82,12 @@ export async function verifyMemory(
 }
 
 /**
- * Finds the page of the guest's generation id among the first NAMED_PAGES pages that differ.
- * @returns its guest-physical address; undefined where it is none of these pages, or the guest has no such id
+ * Finds the page that holds the guest's generation id (QEMU's device vmgenid). This page may differ, because the
+ * destination's QEMU gives the guest a new id. Only the first NAMED_PAGES of the differing pages are searched.
+ * @param differing the guest-physical addresses of the pages that differ
+ * @param read reads the page at a guest-physical address of this host's guest
+ * @returns the page's guest-physical address; undefined when none of the searched pages holds the id and nothing else,
+ *   or when the guest has no such id
  */
 async function findIdPage(
   qmp: QmpClient,

@@ -2,7 +2,7 @@
  * Reads off QEMU's stream what a planner must know about a guest: which pages have content, how many pages are dirtied
  * within any time, and samples of pages (docs/design/planning.md#looking-at-a-guest). The stream ends in the source
  * agent, which keeps only counts and samples of it. A *look* is the moment at which the observer reads off the stream
- * which pages the guest has dirtied since the look before.
+ * which pages the guest has dirtied since the look before. *Close looks* follow each other without a pause.
  *
  *     first copy ─► settling ─► paced, for the time that was asked for ─► close looks, for moments ─► done
  */
@@ -91,7 +91,10 @@ export class GuestObserver implements StreamSink {
   private hasSynced = false;
   /** Sums over the close looks that count: their number, the times in which their pages were dirtied, and those pages. */
   private readonly close = { looks: 0, seconds: 0, pages: 0 };
-  /** How many of the first close looks are still to be left out. */
+  /**
+   * How many more of the close looks are not counted in `close`. The first two are not counted, because their pages may
+   * have been dirtied before the close looks began.
+   */
   private looksToSkip = 2;
   private timer: Timer | undefined;
 
@@ -252,7 +255,6 @@ export class GuestObserver implements StreamSink {
         if (1000 * inPhase >= this.parts.observeMs) this.enter("close");
         break;
       case "close":
-        // the first two looks may have pages that were dirtied before the close looks began
         if (--this.looksToSkip < 0) {
           this.close.looks++;
           this.close.seconds += this.lastWindow;
@@ -273,7 +275,11 @@ export class GuestObserver implements StreamSink {
     this.phaseBegan = this.now;
   }
 
-  /** Tells whether to read on at once. If not, reading goes on when the next look is due. */
+  /**
+   * Tells whether to read on at once, after a section that drained the bitmap. If not, a timer is set, which resumes
+   * the reading when the next look is due.
+   * @param pages how many pages the section had
+   */
   private mayReadOn(pages: number): boolean {
     const waitMs = this.pace.holdMs(pages, true, 1000 * this.now);
     if (waitMs <= 0) return true;

@@ -21,10 +21,11 @@ const RUNS = 20;
 const MOST = 8;
 
 /**
+ * Measures the speed of this host: writes simulated pages into the memory, and compresses them RUNS times.
  * @param memory the memory of the pool
- * @param at where the reference is written in the memory, a multiple of 8
- * @param to where zstd may write REFERENCE_BYTES
- * @returns the speed of this host, as a multiple of the speed of the host of USUAL_COSTS
+ * @param at where the REFERENCE_BYTES of simulated pages are written in the memory, a multiple of 8
+ * @param to where zstd may write REFERENCE_BYTES of compressed data in the memory
+ * @returns how many times as fast this host is as the host on which USUAL_COSTS was measured, from 1 / MOST to MOST
  */
 export async function measureHostSpeed(
   zstd: ZstdPool,

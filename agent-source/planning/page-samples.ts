@@ -21,7 +21,10 @@ const BASES = 4096;
  * to 9 % too few (docs/design/planning.md#what-pages-cost-on-the-link).
  */
 const FRAMES = 64;
-/** A page whose base is younger than this, seconds, does not go into the frame of dirtied pages. */
+/**
+ * A page that is dirtied again goes into the frame of dirtied pages only if it has no base, or if its base is at least
+ * this old, seconds. Otherwise a page that is written all the time would fill the frame with copies of itself.
+ */
 const SAMPLED_ONCE_SECONDS = 0.5;
 
 /** What was measured of the deltas whose bases had about the same age. */
@@ -89,7 +92,6 @@ export class PageSamples {
     const slot = this.baseOf(page);
     if (slot < 0) return;
     const age = now - this.takenAt[slot]!;
-    // a page that is written all the time would fill the frame with copies of itself
     if (!(age < SAMPLED_ONCE_SECONDS)) this.takeDirtied(at);
     const group = slot % DELTA_AGES.length;
     // a page without a base was zero, or has not come before

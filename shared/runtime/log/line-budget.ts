@@ -86,7 +86,10 @@ export class Budgets {
     this.others = new LineBudget(perKind, clock);
   }
 
-  /** Finds or makes the budget of a cause. Where there is no room for one more, idle budgets are dropped first. */
+  /**
+   * Finds or makes the budget of a cause. If causesMax causes have a budget already, idle budgets are dropped first. If
+   * there is still no room, the cause gets the one budget that all further causes share.
+   */
   for(cause: string): LineBudget {
     const known = this.byCause.get(cause);
     if (known !== undefined) return known;
