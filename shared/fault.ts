@@ -118,7 +118,7 @@ function bounded(refusals: readonly Refusal[]): readonly Refusal[] {
   if (kept.length === refusals.length) return kept;
   return [
     ...kept,
-    { code: "more", message: `${refusals.length - kept.length} more reasons, which are too long to tell` },
+    { code: "more", message: `${refusals.length - kept.length} more reasons are left out, since the list is too long` },
   ];
 }
 

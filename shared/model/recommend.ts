@@ -123,7 +123,7 @@ function robust(input: PredictionInput, predictions: Predictions, asked: boolean
   const stopped = seconds(predictions["stop-and-copy"].downtimeMs.expected);
   return {
     strategy: "precopy",
-    reason: `${why}, but precopy ${whether}: the guest dirties ${rate(input)} over ${link(input)}; allow a larger downtime (stop-and-copy would be ${stopped}), or a deadline that forces it`,
+    reason: `${why}, but precopy ${whether}: the guest dirties ${rate(input)}, and the link carries ${linkRate(input)}; allow a larger downtime (stop-and-copy would be ${stopped}), or a deadline that forces it`,
   };
 }
 
@@ -139,7 +139,8 @@ const megabytes = (bytes: number): string => (bytes < 10e6 ? (bytes / 1e6).toFix
  * written.
  */
 const rate = (input: PredictionInput): string => `${megabytes(bytesPerSecond(input))} MB/s`;
-const link = ({ link }: PredictionInput): string => `${megabytes(link.bytesPerSecond)} MB/s of link`;
+const linkRate = ({ link }: PredictionInput): string => `${megabytes(link.bytesPerSecond)} MB/s`;
+const link = (input: PredictionInput): string => `a link of ${linkRate(input)}`;
 const seconds = (ms: number): string => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);
 const upTo = ({ totalMs }: Prediction): string =>
   Number.isFinite(totalMs.high) ? `up to ${seconds(totalMs.high)}` : "without end";

@@ -61,7 +61,7 @@ export function compareSettings(theirs: Made, mine: Made): Refusal | undefined {
   const rest = words.length - NAMED_MAX;
   return {
     code: "devices",
-    message: `The devices are set otherwise: ${words.slice(0, NAMED_MAX).join("; ")}${rest > 0 ? `; and ${rest} more` : ""}. The definition was edited since the guest was started: write into it, on both hosts, what the guest has`,
+    message: `The devices have other settings at the destination than at the source: ${words.slice(0, NAMED_MAX).join("; ")}${rest > 0 ? `; and ${rest} more` : ""}. The definition was edited since the guest was started: write into it, on both hosts, what the guest has`,
   };
 }
 

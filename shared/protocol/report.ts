@@ -84,7 +84,13 @@ export interface Progress {
 export const unreadableView = (file: string, { code, message, advice = "" }: UnreadableFault): MigrationView => ({
   ...{ id: file.slice(file.lastIndexOf("/") + 1), guest: "unknown", destination: "", status: "inDoubt" },
   ...{ startedAtMs: 0, negotiated: {}, progress: NO_PROGRESS },
-  error: { code, message, guestNow: "nobody knows which guest this is of, nor where it runs", advice, refusals: [] },
+  error: {
+    code,
+    message,
+    guestNow: "nobody knows which guest this record is about, nor where that guest runs",
+    advice,
+    refusals: [],
+  },
 });
 
 interface UnreadableFault {

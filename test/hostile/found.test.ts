@@ -19,7 +19,7 @@ import { memoryInUse } from "./memory-in-use.ts";
 t.test("an operator's id, or the name of a guest, has 256 characters at most", async (t) => {
   const long = "x".repeat(257);
   const { GetMigration, GetHeatMap, ResolveMigration, Migrate } = migrationService;
-  const wrong = { code: "invalid-argument", message: /257 characters, at most 256/ };
+  const wrong = { code: "invalid-argument", message: /257 characters; at most 256 are allowed/ };
   t.match(GetMigration.requestDeserialize(GetMigration.requestSerialize(long)), wrong);
   t.match(GetHeatMap.requestDeserialize(GetHeatMap.requestSerialize({ idOrGuest: long, cells: 1 })), wrong);
   const word = { id: long, keep: "source", confirmed: true } as const;

@@ -50,6 +50,9 @@ t.test("reasons that are too many or too long are cut, and their number is said"
     Array.from({ length: number }, () => ({ code: "machine-type", message: "x".repeat(characters) }));
   t.same(new MigrationFault("refused", "no", { refusals: reasons(20, 240) }).refusals, reasons(20, 240));
   const told = new MigrationFault("refused", "no", { refusals: reasons(64, 2000) }).refusals;
-  t.same(told, [...reasons(2, 2000), { code: "more", message: "62 more reasons, which are too long to tell" }]);
+  t.same(told, [
+    ...reasons(2, 2000),
+    { code: "more", message: "62 more reasons are left out, since the list is too long" },
+  ]);
   t.equal(new MigrationFault("refused", "no", { refusals: reasons(100_000, 0) }).refusals.length, 101);
 });

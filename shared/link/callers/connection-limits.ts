@@ -332,7 +332,10 @@ export class ConnectionLimits {
     const nowMs = this.clock.monotonicMs();
     if (this.ended.size === 0 || nowMs - this.toldMs < TELL_MS) return;
     this.toldMs = nowMs;
-    this.log?.warn({ ended: Object.fromEntries(this.ended) }, "connections were ended: see operations.md, Floods");
+    this.log?.warn(
+      { ended: Object.fromEntries(this.ended) },
+      "connections were ended by the connection limits (operations.md, Floods)",
+    );
     this.ended.clear();
   }
 }

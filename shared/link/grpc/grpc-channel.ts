@@ -134,7 +134,10 @@ export class DiallingChannel<Out, In> extends GrpcChannel<Out, In> {
     let torn: MigrationFault | undefined;
     call.on("status", ({ metadata }: StatusObject) => {
       if (wasUnexpected(metadata))
-        torn = new MigrationFault("peer-lost", "The stream was cut on its way to the source, which saw it end");
+        torn = new MigrationFault(
+          "peer-lost",
+          "The connection was cut between the hosts; the source saw it end in order",
+        );
     });
     // "end" comes after the last message and the status; a bad status has come as an "error" before it
     call.on("end", () => this.settle(torn));

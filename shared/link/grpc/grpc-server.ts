@@ -200,14 +200,17 @@ function transfer(
     const timer = clock.after(HELLO_WITHIN_MS, () => {
       // `peer-lost` lets the destination dial again: its hello may have been cut off
       channel.close(
-        new MigrationFault("peer-lost", `The destination did not introduce itself within ${HELLO_WITHIN_MS} ms`),
+        new MigrationFault(
+          "peer-lost",
+          `The destination did not introduce itself within ${HELLO_WITHIN_MS} ms (no Hello)`,
+        ),
       );
     });
     void channel.closed.then(() => clock.cancel(timer));
     channel.receive((message) => {
       clock.cancel(timer);
       if (message.kind !== "hello")
-        throw new MigrationFault("peer-invalid", "The destination did not introduce itself first");
+        throw new MigrationFault("peer-invalid", "The destination did not introduce itself first (no Hello)");
       channel.hold();
       gate.whenOpen((service) => {
         accept(message, channel, service);

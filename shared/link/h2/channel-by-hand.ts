@@ -199,7 +199,7 @@ export class ChannelByHand<Out, In> implements Channel<Out, In> {
     const wasCut = wasUnexpected(ended.metadata);
     this.settle(
       wasCut
-        ? new MigrationFault("peer-lost", "The stream was cut on its way to the source, which saw it end")
+        ? new MigrationFault("peer-lost", "The connection was cut between the hosts; the source saw it end in order")
         : undefined,
     );
   }

@@ -220,7 +220,7 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
   protected confirmReceived(received: number): void {
     const all = this.confirmed + this.said.length;
     if (received < this.confirmed || received > all) {
-      const lie = `The peer says that ${received} messages came, of ${all}, ${this.confirmed} of them acknowledged`;
+      const lie = `The peer says that it received ${received} messages; ${all} were sent, ${this.confirmed} of them acknowledged before`;
       const fault = new MigrationFault("peer-invalid", lie);
       this.settle(fault);
       throw fault;

@@ -151,7 +151,7 @@ export class ResumingDestination extends ResumingChannel<DestinationMessage, Sou
     const more = super.send(message, taken);
     if (this.said.length > KEPT_MAX && this.raw !== undefined)
       this.current?.close(
-        new MigrationFault("peer-lost", `The source has not said for ${KEPT_MAX} messages what came`),
+        new MigrationFault("peer-lost", `The source has acknowledged none of the last ${KEPT_MAX} messages`),
       );
     return more;
   }

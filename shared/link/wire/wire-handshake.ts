@@ -134,7 +134,7 @@ export const offerWire: Translation<Offer> = {
     const guest = object(given.guest, "guest");
     const features = Object.entries(object(guest.cpuFeatures ?? {}, "cpu_features"));
     if (features.length > FEATURES_MAX)
-      throw malformed("cpu_features", `are ${features.length}, at most ${FEATURES_MAX}`);
+      throw malformed("cpu_features", `are ${features.length}; at most ${FEATURES_MAX} are allowed`);
     return {
       protocolVersions: numbers(given.protocolVersions, "protocol versions", VERSIONS_MAX),
       migrationId: migrationId(given.migrationId),

@@ -14,7 +14,7 @@ export const object = (value: unknown, field: string): WireObject => {
 /** @throws MigrationFault `peer-invalid` for a value that is no list, and for a list of more than `most` entries */
 const entriesOf = (value: unknown, field: string, most = Number.POSITIVE_INFINITY): readonly unknown[] => {
   if (!Array.isArray(value)) throw malformed(field, "is no list");
-  if (value.length > most) throw malformed(field, `are ${value.length}, at most ${most}`);
+  if (value.length > most) throw malformed(field, `are ${value.length}; at most ${most} are allowed`);
   return value;
 };
 
@@ -35,7 +35,8 @@ export const text = (value: unknown, field: string): string => {
 /** Reads a text whose length is bounded, since it is logged with a migration or kept for as long as the agent lives. */
 export const shortText = (value: unknown, field: string, charactersMax = 256): string => {
   const given = text(value, field);
-  if (given.length > charactersMax) throw malformed(field, `has ${given.length} characters, at most ${charactersMax}`);
+  if (given.length > charactersMax)
+    throw malformed(field, `has ${given.length} characters; at most ${charactersMax} are allowed`);
   return given;
 };
 

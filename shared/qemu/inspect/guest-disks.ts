@@ -132,7 +132,7 @@ export function refuseDisks({ jobs, gone }: FoundDisks): readonly Refusal[] {
   for (const file of gone)
     refusals.push({
       code: "image-temporary",
-      message: `${file} is not there any more, and only this QEMU still has it open: what the guest writes ends with this QEMU. A drive with snapshot=on is like that; commit it, or start the guest without`,
+      message: `${file} is not there any more, and only this QEMU still has it open: what the guest writes ends with this QEMU. This is so for a drive with snapshot=on: commit the drive, or start the guest without snapshot=on`,
     });
   return refusals;
 }

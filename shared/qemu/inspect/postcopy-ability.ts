@@ -74,7 +74,7 @@ export async function whyNoPostcopy(qmp: QmpClient): Promise<Refusal | undefined
 export async function enablePostcopy(qmp: QmpClient): Promise<void> {
   const refusal = await tryOut(qmp);
   if (refusal === undefined) return;
-  throw new MigrationFault("qemu-failed", `${refusal.message}; it could when the migration was agreed on`, {
+  throw new MigrationFault("qemu-failed", `${refusal.message}; it was able to when the migration was agreed on`, {
     role: "destination",
     advice: "See what has changed on the destination host, or migrate with precopy",
   });

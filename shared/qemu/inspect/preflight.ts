@@ -299,7 +299,7 @@ function refuseBlocks(blocks: readonly RamBlock[]): Refusal[] {
     .filter((block) => block.pageSize !== PAGE_SIZE)
     .map((block) => ({
       code: "page-size",
-      message: `RAM block ${block.name} has pages of ${block.pageSize} bytes, not ${PAGE_SIZE}; do without huge page files`,
+      message: `RAM block ${block.name} has pages of ${block.pageSize} bytes, not ${PAGE_SIZE}; start the guest without huge pages`,
     }));
 }
 

@@ -42,7 +42,7 @@ const longText: Read<string> = (value, name) => {
 
 const text: Read<string> = (value, name) => {
   const found = longText(value, name);
-  if (found.length > TEXT_MAX) throw wrong(name, `has ${found.length} characters, at most ${TEXT_MAX}`);
+  if (found.length > TEXT_MAX) throw wrong(name, `has ${found.length} characters; at most ${TEXT_MAX} are allowed`);
   return found;
 };
 
@@ -78,7 +78,8 @@ const list =
   <T>(read: Read<T>): Read<readonly T[]> =>
   (value, name) => {
     if (!Array.isArray(value)) throw wrong(name, "is no list");
-    if (value.length > ENTRIES_MAX) throw wrong(name, `has ${value.length} entries, at most ${ENTRIES_MAX}`);
+    if (value.length > ENTRIES_MAX)
+      throw wrong(name, `has ${value.length} entries; at most ${ENTRIES_MAX} are allowed`);
     return value.map((one) => read(one, `an entry of ${name}`));
   };
 

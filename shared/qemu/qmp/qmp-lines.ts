@@ -83,10 +83,12 @@ function parse(line: string): QmpMessage {
   try {
     message = JSON.parse(line);
   } catch (cause) {
-    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent no JSON: ${excerpt(line)}`, { cause });
+    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent a line that is not JSON: ${excerpt(line)}`, {
+      cause,
+    });
   }
   if (typeof message !== "object" || message === null)
-    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent no object: ${excerpt(line)}`);
+    throw new MigrationFault("qmp-protocol", `QEMU's monitor sent a line that is not a JSON object: ${excerpt(line)}`);
   return message;
 }
 

@@ -122,7 +122,7 @@ export class StreamSetup {
     if (version !== ram.RAM_VERSION) throw cursor.unsupported(`version ${version} of section ram`);
     const size = cursor.uint64(body);
     if (size % PAGE_SIZE !== ram.RAM_MEM_SIZE)
-      throw cursor.invalid(`0x${size.toString(16)} where the size of its memory was due`);
+      throw cursor.invalid(`0x${size.toString(16)} in place of the size of the guest's memory`);
     this.totalBytes = size - ram.RAM_MEM_SIZE;
     if (this.totalBytes > this.ramBytesMax)
       throw cursor.unsupported(`${this.totalBytes} bytes of memory, more than ${this.ramBytesMax}`);

@@ -65,7 +65,7 @@ t.test("precopy is recommended for a busy guest with small deltas, while the lin
 t.test("a bounded strategy is recommended for a guest that no precopy can follow", async (t) => {
   const [strategy, reason] = said({ dirty: wild, deltaBytes: 4100 });
   t.ok(strategy === "hybrid" || strategy === "postcopy", strategy);
-  t.match(reason, /dirties 164 MB\/s, and precopy over 125 MB\/s of link .* below 300 ms: \w+ is bounded/);
+  t.match(reason, /dirties 164 MB\/s, and precopy over a link of 125 MB\/s .* below 300 ms: \w+ is bounded/);
   t.match(said({ dirty: wild, deltaBytes: 4100 }, ["precopy", "postcopy"])[0], "postcopy");
 });
 

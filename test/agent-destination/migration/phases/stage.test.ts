@@ -77,7 +77,7 @@ t.test("a QEMU that cannot go into post-copy after all ends the migration, befor
   await t.rejects(staged(), {
     code: "qemu-failed",
     role: "destination",
-    message: /cannot go into post-copy: userfaultfd not available.*; it could when the migration was agreed on/,
+    message: /cannot go into post-copy: userfaultfd not available.*; it was able to when the migration was agreed on/,
   });
   t.same(ahead, ["close"]);
   t.same(incoming.paths, []);

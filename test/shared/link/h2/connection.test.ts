@@ -124,7 +124,7 @@ const SAID: readonly (readonly [what: string, said: readonly Buffer[], fault: ob
   ["an end by headers alone", [SERVER_SETTINGS, trailers([":status", "200"], ["grpc-status", "0"])], undefined],
   ["headers of 103 first", [SERVER_SETTINGS, headers([":status", "103"]), HEADERS, GOOD_END], undefined],
   ["GOAWAY ahead of a good end", [SERVER_SETTINGS, HEADERS, goAway(1), GOOD_END], undefined],
-  ["the end that a source had not expected", [SERVER_SETTINGS, HEADERS, unexpected()], { message: /which saw it end/ }],
+  ["the end that a source had not expected", [SERVER_SETTINGS, HEADERS, unexpected()], { message: /saw it end/ }],
   [
     "a fault that an agent names",
     [SERVER_SETTINGS, HEADERS, named("deadline")],

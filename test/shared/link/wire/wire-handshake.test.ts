@@ -121,8 +121,8 @@ t.test("an offer with a text or a list that is too long is refused before it is 
     [guest({ cpuFeatures: { [long]: 1 } }), /cpu_features has 257/],
     [guest({ cpuFeatures: Object.fromEntries(many(4097).map((one) => [`${one}`, one])) }), /cpu_features are 4097/],
     [guest({ ramBlocks: [{ name: long, byteLength: 4096, pageSize: 4096 }] }), /block name has 257/],
-    [{ sourceAddress: "x".repeat(301) }, /source address has 301 characters, at most 300/],
-    [{ protocolVersions: many(65) }, /protocol versions are 65, at most 64/],
+    [{ sourceAddress: "x".repeat(301) }, /source address has 301 characters; at most 300 /],
+    [{ protocolVersions: many(65) }, /protocol versions are 65; at most 64 /],
   ] as const)
     t.match(Handshake.requestDeserialize(wire.requestSerialize({ ...offer, ...more })), {
       code: "peer-invalid",

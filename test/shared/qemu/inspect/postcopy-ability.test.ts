@@ -57,7 +57,7 @@ t.test("a QEMU that could go into post-copy when asked, and now cannot, ends the
   await t.rejects(enablePostcopy(qmp), {
     code: "qemu-failed",
     role: "destination",
-    message: /Userfaultfd not available.*it could when the migration was agreed on/,
+    message: /Userfaultfd not available.*it was able to when the migration was agreed on/,
   });
   const other = await fakeQemu(t, () => ({}));
   await enablePostcopy(other.qmp);

@@ -43,7 +43,7 @@ t.test("an answer of another form is QEMU's fault, and the message names the fie
       { status: { toString: 1 }, running: true },
       /the status of an answer to query-status that is no text/,
     ],
-    ["query-status", { status: "x".repeat(15 << 20), running: true }, /has 15728640 characters, at most 4096/],
+    ["query-status", { status: "x".repeat(15 << 20), running: true }, /has 15728640 characters; at most 4096 /],
     ["query-status", [], /an answer to query-status that is no object/],
     ["query-cpus-fast", [{ "cpu-index": 0, "qom-path": "/", "thread-id": "1; reboot", target: "x86_64" }], /thread-id/],
     [
@@ -51,7 +51,7 @@ t.test("an answer of another form is QEMU's fault, and the message names the fie
       { status: "active", ram: { total: Number.POSITIVE_INFINITY } },
       /the total of the ram of an answer to query-migrate/,
     ],
-    ["query-block-jobs", Array(10_001).fill({ type: "", device: "", status: "" }), /has 10001 entries, at most 10000/],
+    ["query-block-jobs", Array(10_001).fill({ type: "", device: "", status: "" }), /has 10001 entries; at most 10000 /],
     ["query-block", [{ device: "d", removable: false, inserted: { image: below(300) } }], /more than 200 images/],
     ["query-vm-generation-id", "guid", /is no object/],
     ["human-monitor-command", { text: "" }, /is no text/],
