@@ -1,6 +1,9 @@
 /** Checks the value of a setting whose text could be read. The fault names the key and says what its value may be. */
 import { MigrationFault } from "../fault.ts";
 
+/** The unit of a value that was read from a setting; empty for a number that has none. */
+type Unit = "" | "ms" | "bytes";
+
 /** @returns the one of `words` that equals the text; @throws MigrationFault `configuration` when none does */
 export function oneOf<Word extends string>(key: string, text: string, words: readonly Word[]): Word {
   const found = words.find((word) => word === text);
@@ -9,8 +12,8 @@ export function oneOf<Word extends string>(key: string, text: string, words: rea
 }
 
 /** @returns the value; @throws MigrationFault `configuration` when it is less than `least` */
-export const atLeast = (key: string, value: number, least: number): number =>
-  between(key, value, least, Number.MAX_VALUE);
+export const atLeast = (key: string, value: number, least: number, unit: Unit): number =>
+  between(key, value, least, Number.MAX_VALUE, unit);
 
 /**
  * Checks that a number is in a range.
@@ -18,10 +21,11 @@ export const atLeast = (key: string, value: number, least: number): number =>
  * @returns the value
  * @throws MigrationFault `configuration` when it is not in [least, most]
  */
-export function between(key: string, value: number, least: number, most: number): number {
+export function between(key: string, value: number, least: number, most: number, unit: Unit = ""): number {
   if (value >= least && value <= most) return value;
-  const range = most === Number.MAX_VALUE ? `${least} or more` : `from ${least} to ${most}`;
-  throw invalid(key, `is ${value}`, `It must be ${range}, in its smallest unit`);
+  const range = most === Number.MAX_VALUE ? `at least ${least}` : `from ${least} to ${most}`;
+  const inUnit = unit === "" ? "" : ` ${unit}`;
+  throw invalid(key, `is ${value}${inUnit}`, `It must be ${range}${inUnit}`);
 }
 
 /** Makes the fault of a setting. @param what says what is wrong, as the end of a sentence that begins with the key */

@@ -111,7 +111,7 @@ export async function startAgent(
 ): Promise<RigProcess> {
   const agent = await spawnAgent(rig, host, kind, extra, build);
   await agent.waitForOutput(/Listening at/, AGENT_READY);
-  if (extra.includes(REHEARSES)) await agent.waitForOutput(/"rehearsed"/, REHEARSED);
+  if (extra.includes(REHEARSES)) await agent.waitForOutput(/"the warm-up is done"/, REHEARSED);
   return agent;
 }
 

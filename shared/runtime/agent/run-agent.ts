@@ -22,7 +22,7 @@ export interface RunningAgent {
 export function listeningText(address: string, operatorSocket: string | undefined): string {
   const operators = operatorSocket === undefined ? "no socket of operators" : `unix:${operatorSocket} for operators`;
   return address === ""
-    ? `Listening at ${operators}; for no other agent (listen)`
+    ? `Listening at ${operators}; no address for other agents (the setting listen is empty)`
     : `Listening at ${address}; ${operators}`;
 }
 

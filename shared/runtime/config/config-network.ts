@@ -121,5 +121,5 @@ export const connections = (given: GivenConnections): ConnectionConfig => ({
   max: between("connections.max", given.max, 16, 10_000),
   perAddress: between("connections.perAddress", given.perAddress, 8, 10_000),
   handshakesPerSecond: between("connections.handshakeRate", given.handshakeRate, 1, 10_000),
-  maxAgeMs: atLeast("connections.maxAge", parseDuration(given.maxAge), 1000),
+  maxAgeMs: atLeast("connections.maxAge", parseDuration(given.maxAge), 1000, "ms"),
 });

@@ -91,7 +91,7 @@ const tlsKeys = () => ({
     "Agents that may call this one, and that it calls: DNS names or IP addresses of their certificates; empty: none",
   ),
   strict: yesNo(
-    "Cut a caller without a certificate that is listed right behind the TLS handshake; it is not told why, and gets no health",
+    "Close a connection right after the TLS handshake unless its certificate is listed; the caller is not told why, and cannot ask for health",
   ),
   operators: list(
     [],
@@ -102,16 +102,17 @@ const tlsKeys = () => ({
 
 const connectionKeys = () => ({
   max: count(256, "connections", "Connections of listed callers, or in clear, at the same time; strangers come on top"),
-  perAddress: count(64, "connections", "Those of one address among them; an IPv6 network of 64 bits counts as one"),
+  perAddress: count(
+    64,
+    "connections",
+    "Of these, the most from one address (of IPv6: one network of 64 bits), or with one name in their certificates",
+  ),
   handshakeRate: count(
     50,
     "per second",
     "TLS handshakes with addresses of which no listed caller has come within an hour; one takes about 1 ms of a processor",
   ),
-  maxAge: duration(
-    "1h",
-    "How long a connection may live, but for streams of migrations; ferry connects anew and goes on",
-  ),
+  maxAge: duration("1h", "Longest life of an operator's connection; ferry reconnects and goes on"),
 });
 
 const operatorKeys = (role: "source" | "destination") => ({
@@ -160,7 +161,7 @@ const commonSchema = (role: "source" | "destination") =>
       },
     },
     rehearsal: yesNo(
-      "Compile what moves pages before the first migration, by moving a guest that there is not; takes some CPU seconds after the start",
+      "Compile what moves pages before the first migration, by moving a simulated guest; takes some CPU seconds after the start",
       true,
     ),
     tls: tlsKeys(),
@@ -200,7 +201,7 @@ export const sourceSchema = () => ({
     keep: text(
       "off",
       "auto, on or off",
-      "Keep the memory of a migration, cleared, for the next one, ten minutes at most; auto: where memory that is touched for the first time is dear",
+      "Keep the memory of a migration, cleared, for the next one, ten minutes at most; auto: where the first touch of memory costs much time",
     ),
   },
   transfer: {
@@ -261,7 +262,7 @@ export const destinationSchema = () => ({
   link: {
     ...linkKeys(),
     byHand: yesNo(
-      "Pull pages by Ferry's own HTTP/2 client, which takes less processor time; without it, and after it has not understood a peer, by grpc-js",
+      "Pull pages by Ferry's own HTTP/2 client, which takes less processor time; grpc-js is used when this is off, and after this client received something from a peer that it does not understand",
     ),
   },
   followUp: duration(

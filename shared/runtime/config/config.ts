@@ -129,23 +129,23 @@ export function loadSourceConfig(argv: readonly string[], env: NodeJS.ProcessEnv
     destinationsAllowed: Object.freeze([...given.destinations.allowed]),
     memory: Object.freeze({
       baseCacheBytes: parseByteSize(memory.baseCache),
-      arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20),
+      arenaBytes: atLeast("memory.arena", parseByteSize(memory.arena), 1 << 20, "bytes"),
       keep: oneOf("memory.keep", memory.keep, ["auto", "on", "off"]),
     }),
     transfer: Object.freeze({
-      frameBytes: between("transfer.frameBytes", parseByteSize(transfer.frameBytes), 16 << 10, 4 << 20),
-      creditWindowBytes: atLeast("transfer.creditWindow", parseByteSize(transfer.creditWindow), 64 << 10),
+      frameBytes: between("transfer.frameBytes", parseByteSize(transfer.frameBytes), 16 << 10, 4 << 20, "bytes"),
+      creditWindowBytes: atLeast("transfer.creditWindow", parseByteSize(transfer.creditWindow), 64 << 10, "bytes"),
       syncRate: between("transfer.syncRate", transfer.syncRate, 1, 1000),
       zstdWorkers: between("transfer.zstdWorkers", transfer.zstdWorkers, 0, 64),
     }),
     link: Object.freeze({
       ...link(given.link),
-      finalGiveUpAfterMs: atLeast("link.finalGiveUpAfter", parseDuration(given.link.finalGiveUpAfter), 1),
-      doubtAfterMs: atLeast("link.doubtAfter", parseDuration(given.link.doubtAfter), 1),
+      finalGiveUpAfterMs: atLeast("link.finalGiveUpAfter", parseDuration(given.link.finalGiveUpAfter), 1, "ms"),
+      doubtAfterMs: atLeast("link.doubtAfter", parseDuration(given.link.doubtAfter), 1, "ms"),
     }),
     onShutdown: oneOf("shutdown.migrations", given.shutdown.migrations, ["abort", "finish"]),
-    downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1),
-    handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1),
+    downtimeTargetMs: atLeast("migration.downtime", parseDuration(given.migration.downtime), 1, "ms"),
+    handshakeTimeoutMs: atLeast("handshake.timeout", parseDuration(given.handshake.timeout), 1, "ms"),
   });
 }
 
@@ -162,10 +162,10 @@ export function loadDestinationConfig(argv: readonly string[], env: NodeJS.Proce
   return Object.freeze({
     ...common("destination", given),
     mediaDirectories: Object.freeze(given.guests.media.map(mediaDirectory)),
-    receiveWindowBytes: between("receiveWindow", parseByteSize(given.receiveWindow), 64 << 10, 2 ** 31 - 1),
-    qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1),
+    receiveWindowBytes: between("receiveWindow", parseByteSize(given.receiveWindow), 64 << 10, 2 ** 31 - 1, "bytes"),
+    qemuStartTimeoutMs: atLeast("qemu.startTimeout", parseDuration(given.qemu.startTimeout), 1, "ms"),
     qemuScope: oneOf("qemu.scope", given.qemu.scope, ["auto", "on", "off"]),
-    followUpMs: atLeast("followUp", parseDuration(given.followUp), 1),
+    followUpMs: atLeast("followUp", parseDuration(given.followUp), 1, "ms"),
     memoryReserveBytes: parseByteSize(given.memory.reserve),
     link: Object.freeze({ ...link(given.link), byHand: given.link.byHand }),
   });
@@ -249,7 +249,7 @@ function common(role: "source" | "destination", given: GivenCommon): CommonConfi
     migrationsMax: between("migrations.max", given.migrations.max, 1, 1000),
     operatorStreamsMax: between("operators.maxStreams", given.operators.maxStreams, 1, 10_000),
     connections: Object.freeze(connections(given.connections)),
-    qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1),
+    qmpTimeoutMs: atLeast("qmp.timeout", parseDuration(given.qmp.timeout), 1, "ms"),
     shutdownGraceMs: parseDuration(given.shutdown.grace),
     link: Object.freeze(link(given.link)),
     faults: Object.freeze(given.faults.map(faultName)),
@@ -257,8 +257,8 @@ function common(role: "source" | "destination", given: GivenCommon): CommonConfi
 }
 
 const link = (given: GivenCommon["link"]): LinkConfig => ({
-  giveUpAfterMs: atLeast("link.giveUpAfter", parseDuration(given.giveUpAfter), 1),
-  keepAliveMs: between("link.keepAlive", parseDuration(given.keepAlive), 100, 60_000),
+  giveUpAfterMs: atLeast("link.giveUpAfter", parseDuration(given.giveUpAfter), 1, "ms"),
+  keepAliveMs: between("link.keepAlive", parseDuration(given.keepAlive), 100, 60_000, "ms"),
 });
 
 /** Checks one directory of `guests.media`. */

@@ -12,7 +12,7 @@ const WITHIN_MS = 60_000;
  * because the texts of faults, unlike all other texts, are not constants of this program.
  */
 const KINDS_MAX = 64;
-const OTHER_KINDS = "of further kinds";
+const OTHER_KINDS = "lines of other kinds";
 
 interface Kind {
   sinceMs: number;

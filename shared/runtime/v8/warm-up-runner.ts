@@ -14,11 +14,11 @@ export class WarmUpRunner {
   begin(log: Logger, rehearse: (signal: AbortSignal) => Promise<void>): void {
     const beganMs = systemClock.monotonicMs();
     this.ended = rehearse(this.abort.signal).then(
-      () => log.info({ seconds: (systemClock.monotonicMs() - beganMs) / 1000 }, "rehearsed"),
+      () => log.info({ seconds: (systemClock.monotonicMs() - beganMs) / 1000 }, "the warm-up is done"),
       (thrown: unknown) => {
-        if (this.abort.signal.aborted) log.info("rehearsal ended early");
+        if (this.abort.signal.aborted) log.info("the warm-up ended early");
         else
-          log.warn({ fault: MigrationFault.from(thrown) }, "could not rehearse: the first migrations will be slower");
+          log.warn({ fault: MigrationFault.from(thrown) }, "the warm-up failed: the first migrations will be slower");
       },
     );
   }

@@ -152,7 +152,7 @@ t.test("every wrong value is named, with how it should be written", async (t) =>
     [["--transfer-zstd-workers", "1.5"], /transfer\.zstdWorkers: must be a whole number/],
     [["--transfer-zstd-workers", "65"], /transfer\.zstdWorkers is 65/],
     [["--transfer-sync-rate", "0"], /transfer\.syncRate is 0/],
-    [["--transfer-frame-bytes", "1GB"], /transfer\.frameBytes is 1000000000/],
+    [["--transfer-frame-bytes", "1GB"], /transfer\.frameBytes is 1000000000 bytes/],
     [["--log-level", "loud"], /log\.level: must be one of trace/],
     [["--tls-insecure=maybe"], /tls\.insecure: must be true or false/],
     [["--advertise", "beta:7411"], /advertise is beta:7411, and listen is empty/],
