@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Makes a small CA for tests and for trying things out. Its keys lie in clear in DIR, so it is not for production.
 #
-#   scripts/test-ca.sh [--days=N | --until=SECONDS | --expired | --not-yet] DIR [NAME[=SAN,SAN...] ...]
+#   scripts/test-ca.sh [--days=N | --until=SECONDS | --expired | --not-yet] [--no-san] DIR [NAME[=SAN,SAN...] ...]
 #
 # Makes DIR/ca.pem (once) and for each NAME a DIR/NAME.pem with its DIR/NAME-key.pem, signed by that CA. A certificate
 # is for NAME and for every SAN, names and IP addresses alike:
 #
 #   scripts/test-ca.sh /etc/ferry/tls alpha=192.0.2.1,localhost,127.0.0.1 beta=192.0.2.2 operator
 #
-# --days=N     valid for that long (default: 30)
-# --until=SECONDS  valid until then, in seconds since 1970
+# --days=N     valid for N days (default: 30)
+# --until=SECONDS  valid until that time, in seconds since 1970
 # --expired    valid until yesterday
 # --not-yet    valid from tomorrow on
 # --no-san     only a common name, as old certificates have it
