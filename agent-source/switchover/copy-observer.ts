@@ -1,7 +1,7 @@
 /**
- * Watches a copy that runs: gathers what the switch policy decides on, passes the policy's decisions on, reports when
- * the copy stalls, and estimates when the migration will end. Nothing here runs for each page: `backlogMs` and
- * `arenaMs` are read for each piece of the first pass that was read.
+ * Watches a copy that runs: gathers the figures from which the switch policy decides, passes the decisions of the
+ * policy on, reports when the copy stalls, and estimates when the migration will end. Nothing here runs for each page.
+ * In the first pass `backlogMs` and `arenaMs` are read once for each read of QEMU's socket.
  */
 import type { Clock } from "../../shared/runtime/clock.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
@@ -57,8 +57,8 @@ export interface CopyObserverOptions {
  */
 const COST_OF_ENCODE = 2;
 /**
- * How many frames must be compressed after the first pass until the compression ratio describes what is in frames now:
- * each frame counts for a fifth of the ratio (CompressionChooser).
+ * How many frames must be compressed after the first pass until the compression ratio describes the frames of the later
+ * passes. The ratio is a moving average, in which the newest frame counts for a fifth (CompressionChooser).
  */
 const RATIO_FRAMES = 12;
 /** The shortest time between two calls of `EtaEstimator.measure()`, seconds. */
@@ -80,7 +80,7 @@ export class CopyObserver {
   private readonly parts: CopyObserverOptions;
   private readonly startedMs: number;
   private stalled = false;
-  /** The compression ratio of frames of whole pages, as the first pass has them. */
+  /** The compression ratio of frames of whole pages, as it was last read in the first pass. */
   private wholeRatio = 1;
   /** How many frames were compressed in the first pass. */
   private wholeFrames = 0;
@@ -115,7 +115,7 @@ export class CopyObserver {
   }
 
   /**
-   * Gathers what the policy decides on.
+   * Gathers the figures from which the policy decides.
    * @param drained true when a section has just ended and left no page dirty that QEMU knew of
    */
   observe(drained: boolean): Observation {
@@ -152,9 +152,10 @@ export class CopyObserver {
   }
 
   /**
-   * How many hot pages to leave pending. Held pages must never fill the arena, because nothing would make room in it.
-   * No page of a paused guest is held, because a paused guest writes no later version. No page is held either before
-   * some pages were sent again, because until then the cost of sending held pages is not known.
+   * How many hot pages to leave pending. Held pages must never fill the arena, because nothing would then make room in
+   * it. No page of a paused guest is held, because a paused guest writes no later version. No page is held either
+   * before the scheduler has measured what a page costs that is sent again, because until then the cost of sending held
+   * pages is not known.
    */
   holdPages(seen: Observation): number {
     if (seen.paused || !this.parts.scheduler.resendCostIsMeasured) return 0;
@@ -175,7 +176,10 @@ export class CopyObserver {
     return decision;
   }
 
-  /** Notes that the guest may be stopped from now on: the remaining time is only counted down. */
+  /**
+   * Notes that the guest may be stopped from now on. If the first pass is done, the remaining time is then counted down
+   * and not estimated any more.
+   */
   decided(): void {
     this.decidedMs = this.elapsedMs;
     const standing = this.standing();

@@ -44,7 +44,10 @@ export interface EtaOptions {
  * dirties is not seen before that.
  */
 const UNSEEN_DIRTIED = 0.1;
-/** How much of the memory that a QEMU has in use is not the guest's, bytes. A rough figure, and larger under TCG. */
+/**
+ * How much of the memory that a QEMU has in use is not the guest's, bytes. The figure is rough, and under TCG QEMU has
+ * more memory of its own.
+ */
 const OVERHEAD_BYTES = 64 << 20;
 /** The weight of the newest measurement in `secondsPerPage`. */
 const SMOOTHING = 0.3;
@@ -113,8 +116,9 @@ export class EtaEstimator {
   }
 
   /**
-   * Measures how fast pages go while some of them wait: link, zstd and agents together. It is called some times a
-   * second.
+   * Measures how long the link, zstd and the agents together take for a page: for a page of the first pass, and for a
+   * page that is sent again. The latter is measured only over times in which pages wait to be sent. Called a few times
+   * a second.
    */
   measure(standing: CopyState, nowSeconds: number): void {
     const { sentContentPages: sent, backlogged, firstPassDone } = standing;
@@ -131,8 +135,8 @@ export class EtaEstimator {
   }
 
   /**
-   * Notes that the switchover was decided: the remaining time is counted down from now on. It goes on being estimated
-   * where not every page has come once, as in stop-and-copy.
+   * Notes that the switchover was decided: the remaining time is counted down from now on. If the decision comes before
+   * the first pass is done, as with stop-and-copy, the remaining time is still estimated.
    */
   decided(standing: CopyState, downtimeMs: number, nowSeconds: number): void {
     if (standing.firstPassDone) this.endsAt = nowSeconds + (USUAL_COSTS.switchMs + downtimeMs) / 1000;

@@ -1,6 +1,12 @@
-/** What the policy of the switchover is told, and what it decides: the words between CopyObserver and SwitchPolicy. */
+/**
+ * The values that CopyObserver and SwitchPolicy exchange: what the policy is told (Observation), and what it decides
+ * (Decision).
+ */
 
-/** What the policy decides on. It is gathered at the end of a RAM section of QEMU's stream, or on a timer. */
+/**
+ * The figures from which the policy decides. They are gathered at the end of each RAM section of QEMU's stream, and on
+ * a timer.
+ */
 export interface Observation {
   /** Time since the session was made, milliseconds. */
   readonly elapsedMs: number;
@@ -18,7 +24,7 @@ export interface Observation {
   readonly residualWholeBytes: number;
   /** How many pages with content were sent so far; a page that was sent several times counts each time. */
   readonly sentPages: number;
-  /** True while some of the pages that are not sent are not held: they wait for the link, or to be compressed. */
+  /** True while pages are pending that are not held: such pages wait for the link, or to be compressed. */
   readonly backlogged: boolean;
   /** Encoded bytes that one more dirtied page is likely to cost. */
   readonly bytesPerPage: number;

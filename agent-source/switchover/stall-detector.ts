@@ -2,17 +2,20 @@
  * Tells whether a migration converges or is stalled (docs/design/switchover.md#stalls). Pure: times are passed in,
  * milliseconds.
  *
- * The downtime is estimated all the time, as if the guest were stopped now. Time is cut into windows, and the lowest
- * estimate of each window counts. That is the local minimum, so a window that is a whole pass of a sawtooth is judged
- * by its best moment. A window is a *new low* when its lowest estimate is clearly below the low before. After several
+ * The downtime is estimated all the time, as if the guest were stopped now. The estimate rises and falls within each
+ * pass, and the switch is made at a local minimum. So time is cut into windows, and only the lowest estimate of each
+ * window counts. A window is a *new low* when its lowest estimate is clearly below the low before. After several
  * windows without a new low the migration is stalled. A stalled migration goes on: a later new low ends the stall, and
- * a new low that fits the downtime target ends the migration.
+ * a new low that fits the downtime target lets the migration end.
  *
- * A stall replaces the low by the best of its last windows: a guest that was quiet once is afterwards measured by what
- * it does now.
+ * In a stall the low is the lowest estimate of the last few windows. So a guest that was quiet for a while is
+ * afterwards measured by what it does now.
  */
 
-/** The shortest window, milliseconds. A window ends with an estimate, so it is as long as a pass that takes longer. */
+/**
+ * The shortest window, milliseconds. A window ends only with an estimate, so a pass that takes longer makes a longer
+ * window.
+ */
 const WINDOW_MS = 1000;
 /** How many windows without a new low make a stall. */
 const STALLED_WINDOWS = 4;
@@ -57,9 +60,9 @@ export class StallDetector {
   }
 
   /**
-   * Notes that the link is down. Estimates that are made meanwhile, or were made before in this window, say nothing
-   * about the guest. The backlog that the outage leaves is measured from its own beginning. A stall ends: the missing
-   * progress now has another reason.
+   * Notes that the link is down. Estimates of this window, and those that are made while the link is down, say nothing
+   * about the guest and are dropped. The first window after the outage is a new low, so the progress is measured from
+   * the backlog that the outage leaves. A stall ends, because the missing progress now has another reason.
    */
   interrupted(nowMs: number): void {
     this.endStall(nowMs);
@@ -103,7 +106,7 @@ export class StallDetector {
     }
     this.bests.push(bestMs);
     if (this.bests.length < STALLED_WINDOWS) return;
-    // the stall began at the low: only now is it known that nothing lower followed
+    // the stall began at the low: only now is it known that no lower estimate followed
     this.sinceMs ??= this.lowAtMs;
     this.lowMs = Math.min(...this.bests);
     this.lowAtMs = nowMs;

@@ -30,9 +30,9 @@ export interface SwitchPlan {
  */
 export const FIXED_COST_MS = 25;
 /**
- * How long the destination's QEMU takes for a zero page, microseconds: it looks whether the page is zero already
- * (migration/ram.c, ram_handle_zero). The zero pages of a first pass are given to the link in a moment, and are not
- * loaded in a moment: 130 000 of them made a downtime 0.1 s longer (docs/design/switchover.md#constants).
+ * How long the destination's QEMU takes for a zero page, microseconds: it checks whether the page is zero already
+ * (migration/ram.c, ram_handle_zero). The link carries the zero pages of a first pass almost at once, but QEMU does not
+ * load them at once: 130 000 of them made a downtime 0.1 s longer (docs/design/switchover.md#constants).
  */
 const ZERO_PAGE_MICROS = 1;
 /**
@@ -68,7 +68,7 @@ const HEAD_START_MS = 450;
 
 /**
  * How long the link takes for `bytes`, which are encoded, and the agents for `pages`, milliseconds. The function takes
- * plain numbers and not an Observation, because it runs before each piece of the first pass that was read.
+ * plain numbers and not an Observation, because in the first pass it runs once for each read of QEMU's socket.
  */
 export const sendingMs = (bytes: number, bytesPerSecond: number, pages: number, microsPerPage: number): number =>
   (1000 * bytes) / Math.max(1, bytesPerSecond) + (pages * microsPerPage) / 1000;
@@ -147,7 +147,8 @@ export class SwitchPolicy {
     if (strategy === "postcopy") return this.atOnce(seen);
     if (isLate) return this.atDeadline(seen);
     if (seen.firstPassDone && strategy === "hybrid" && this.hasSentOnce(seen)) {
-      // pages that were sent again show what deltas save: precopy goes on until then, since post-copy cannot be undone
+      // only pages that were sent again show what deltas save: precopy goes on until resendCostIsMeasured, since
+      // post-copy cannot be undone
       const goesOn = !seen.resendCostIsMeasured || this.fits(this.estimateMs(seen)) || deltasHelp(seen);
       const early = goesOn ? undefined : this.intoPostcopy(seen, "every page was sent once");
       if (early !== undefined) return early;
@@ -181,8 +182,9 @@ export class SwitchPolicy {
   }
 
   /**
-   * Decides while the link is down. A guest is not stopped for a link that carries nothing, and must not be made to
-   * depend on it. Closing ends, since the stream is read at full speed then, which is meant to last for moments only.
+   * Decides while the link is down. The guest is not stopped, since the link could not carry its last pages, and does
+   * not go into post-copy, in which it would depend on the link. Closing ends, because the stream is read at full speed
+   * during closing, which is meant to last for moments only.
    */
   private whileLinkIsDown({ elapsedMs }: Observation): Decision {
     this.stall.interrupted(elapsedMs);
@@ -235,9 +237,9 @@ export class SwitchPolicy {
   }
 
   /**
-   * Tells whether there is a backlog that is getting shorter, so that a later moment is a better one to switch. Such a
-   * backlog waits to be sent, or is in flight, after the first pass for example. Two calls may be less than a
-   * millisecond apart, so it takes DRAIN_MS to see that the backlog no longer shrinks.
+   * Tells whether there is a backlog that gets shorter, so that a later moment is a better one to switch. After the
+   * first pass, for example, pages wait to be sent, or much is in flight. Two calls may be less than a millisecond
+   * apart, so the estimates are compared only over DRAIN_MS or more; until then the answer is true.
    */
   private isDraining(seen: Observation, estimateMs: number): boolean {
     const { elapsedMs } = seen;
