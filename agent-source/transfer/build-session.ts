@@ -131,11 +131,11 @@ export function buildSession(parts: BuildOptions, hooks: SessionEvents): Session
   return { scheduler, chooser, sender, postcopy, capture, intake, zstd, kernels: memory.kernels };
 }
 
-/** Takes the memory of a session before, where one is kept, or makes a new one. */
+/** Takes the memory that an earlier session has left, if there is one that is long enough, or makes a new memory. */
 const kernelsFor = ({ keptMemory, createKernels }: BuildOptions["cx"], byteLength: number): PageKernels =>
   keptMemory?.take(byteLength) ?? createKernels(byteLength);
 
-/** Makes what compresses, and what chooses how strongly. */
+/** Makes the threads and the function that compress frames, and the chooser of the level of compression. */
 function makeCompression(
   { cx, contract }: BuildOptions,
   meter: LinkMeter,
@@ -145,8 +145,9 @@ function makeCompression(
   const compression = contract.codecs.includes("zstd") ? cx.call.options.compression : "off";
   const idle = new IdleProcessors(cpus().length);
   const chooser = new CompressionChooser(compression, zstdWorkers, () => {
-    // lately() is called each time, so that it counts over a short time; while the link is at its peak, the link and
-    // not a host is the bottleneck, and idle processors do not matter (docs/design/compression.md#idle-processors)
+    // lately() is called even where its figure is not used, so that the figure never covers a long time; while the link
+    // is at its peak, the link and not a host is the bottleneck, and idle processors do not matter
+    // (docs/design/compression.md#idle-processors)
     const processors = idle.lately();
     return meter.isAtItsPeak ? undefined : processors;
   });

@@ -1,6 +1,6 @@
 /**
- * Takes the pages of QEMU's stream in precopy and hands them to the scheduler. At the end of each section, and at a
- * tick, it asks CopyObserver what to do: go on, drain, read at full speed, switch, or cancel.
+ * Takes the pages of QEMU's stream in precopy and hands them to the scheduler. At the end of each section, and every
+ * TICK_MS, it asks CopyObserver what to do: go on, drain, read at full speed, switch, or cancel.
  *
  * It paces QEMU's syncs: QEMU syncs its dirty bitmap when it has drained the bitmap (qemu-settings.ts), and blocks
  * while its stream is left unread (read-hold.ts).
@@ -67,7 +67,10 @@ export class PrecopyCapture implements StreamSink {
   /** When lastPagesSent() was called first, microseconds since the epoch; 0 before. */
   lastPagesSentUs = 0;
   readonly observer: CopyObserver;
-  /** Finds the run state in which QEMU's migration has stopped the guest; known once the device state has begun. */
+  /**
+   * Finds in QEMU's device state the run state that the guest had when QEMU's migration stopped it. The section with
+   * the run state is one of the first of the device state.
+   */
   readonly stoppedAs = new GlobalState();
   private readonly parts: PrecopyCaptureOptions;
   /** How many pages the section has had so far. */
@@ -201,7 +204,8 @@ export class PrecopyCapture implements StreamSink {
   }
 
   stopped(): void {
-    // a guest that stands still needs no acknowledgement: QEMU completes by itself, and nothing is left to decide
+    // the policy need not have decided: when the guest stands still, QEMU completes by itself, without an
+    // acknowledgement
     this.hold.phase = "final";
     this.parts.onStopped();
   }
@@ -242,7 +246,10 @@ export class PrecopyCapture implements StreamSink {
     if (this.lastPagesSentUs === 0) this.lastPagesSentUs = this.parts.clock.nowUs();
   }
 
-  /** @throws MigrationFault `stream-unsupported` when the stream lists a block that QEMU's monitor did not name */
+  /**
+   * @throws MigrationFault `stream-unsupported` when the stream has a block that QEMU's monitor did not list with its
+   *   length
+   */
   checkBlocks(setup: Pick<RamSetup, "blocks">): void {
     checkBlocks(setup.blocks, this.parts.expectedBlocks);
   }

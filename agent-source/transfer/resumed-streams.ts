@@ -1,7 +1,7 @@
 /**
- * Takes the stream of a source QEMU whose post-copy was broken and goes on. The pages of such a stream go the way of
- * any post-copy. There are two kinds of such streams: QEMU goes on where its stream broke, or QEMU has left its
- * migration and sends everything again.
+ * Takes the stream of a source QEMU whose post-copy was broken and goes on. PostcopyCapture takes the pages of this
+ * stream as it takes those of a post-copy that was not broken. There are two kinds of such streams: QEMU goes on where
+ * its stream broke, or QEMU has left its migration and sends everything again.
  */
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
 import { encodeReceivedPages, encodeResumeAck } from "../../shared/qemu/return-path/return-path.ts";

@@ -73,13 +73,15 @@ export const HOLD_SHARE_OF_ARENA = 0.5;
 /**
  * Room beside the arena, as a fraction of the arena. Post-copy finds this room however full the arena is when post-copy
  * begins. A page for which the guest waits comes out of QEMU after pages for which the guest does not wait, and none of
- * these leaves the arena before the guest runs. With too little room the guest's start takes 2 s; room for 1024 pages
- * was too little in one of three migrations (docs/design/page-order-and-bases.md#bases-and-room-in-post-copy).
+ * the pages before it leaves the arena before the guest runs. With too little room the guest's start takes 2 s; room
+ * for 1024 pages was too little in one of three migrations
+ * (docs/design/page-order-and-bases.md#bases-and-room-in-post-copy).
  */
 const POSTCOPY_RESERVE_OF_ARENA = 0.25;
 
 /**
- * How many frames may be in flight beyond the credit window: the frames that were being compressed when it was used up.
+ * How many frames may be in flight beyond the credit window: the frames that were being compressed when the window was
+ * used up.
  */
 const OVERSHOOT_FRAMES = 12;
 
@@ -87,7 +89,10 @@ const OVERSHOOT_FRAMES = 12;
 export const retainedBytes = ({ creditWindowBytes, frameBytes }: SessionContract): number =>
   creditWindowBytes + OVERSHOOT_FRAMES * frameBufferBytes(frameBytes);
 
-/** @throws MigrationFault `stream-unsupported` when a block of QEMU's stream is not one that its monitor named */
+/**
+ * @throws MigrationFault `stream-unsupported` when QEMU's stream has a block that QEMU's monitor did not list with its
+ *   length
+ */
 export function checkBlocks(
   blocks: readonly { readonly name: string; readonly byteLength: number }[],
   expected: readonly RamBlock[],
@@ -124,7 +129,7 @@ export function logStall(
 
 /**
  * @returns true if no page is sent twice, so that bases are useless. With the strategy `postcopy` the head start of
- *   precopy is over before the first pass is, and after it each page is sent in full. Bases would be memory that is
+ *   precopy ends before the first pass does, and from then on each page is sent in full. Bases would be memory that is
  *   touched for nothing (docs/design/page-order-and-bases.md#bases-and-room-in-post-copy); pending pages may use that
  *   memory instead
  */

@@ -81,8 +81,8 @@ export class TransferSession {
   /** QEMU's migration settings as they were found. Set when the journal has them, before they are changed. */
   settings: SavedSettings | undefined;
   /**
-   * Defined once post-copy has begun. The guest is then stopped by this agent, which must start it again if the guest
-   * stays here.
+   * What the agent needs to go on with a broken post-copy, as the journal has it; undefined until post-copy begins.
+   * While it is defined, this agent has stopped the guest, and must start it again if the guest stays here.
    */
   stoppedWith: SourcePostcopy | undefined;
   /**
@@ -237,7 +237,7 @@ export class TransferSession {
    * A QEMU that has no page left to send completes its migration as in precopy: `ended` then resolves, and `packaged`
    * does not.
    * @param note writes into the journal that this agent stops the guest; called before the stop. Called with undefined,
-   *   it takes that back
+   *   it removes this note from the journal
    * @throws MigrationFault `guest-not-running` if somebody else has just paused the guest, because nothing could tell
    *   later who has paused it
    */
