@@ -12,8 +12,8 @@ import type { Clock } from "../../shared/runtime/clock.ts";
 import type { Logger } from "../../shared/runtime/log/log.ts";
 
 /**
- * How long a measurement may last, milliseconds. The source ends it. A source that has not done so by then gets a
- * failure, and the stream is closed.
+ * How long a measurement may last, milliseconds. The source ends a measurement. A source that has not ended it by then
+ * gets a failure, and the stream is closed.
  */
 const LASTS_MS = 15_000;
 /** How long the link may be down, milliseconds. A measurement is not worth a longer wait. */
@@ -27,10 +27,7 @@ export interface ProbeResponderOptions {
   readonly leaving: AbortSignal;
 }
 
-/**
- * Dials the source, and answers it until it has measured the link. Never rejects: that a source cannot be dialled is
- * logged.
- */
+/** Dials the source, and answers it until it has measured the link. Never rejects: a failure is logged. */
 export async function answerProbe(offer: Offer, parts: ProbeResponderOptions): Promise<void> {
   try {
     await answerUntilMeasured(offer, parts);

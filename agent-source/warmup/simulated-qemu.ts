@@ -1,6 +1,7 @@
 /**
- * The source QEMU of a simulated guest, for the warm-up. It writes the header, passes of precopy, and post-copy, and
- * takes requests on the return path. It has a few page contents, and every page of the guest has one of them.
+ * The source QEMU of a simulated guest, for the warm-up. It writes the header of a stream, passes of precopy, and
+ * post-copy, and takes requests on the return path. It has CONTENTS different page contents; each page of the guest
+ * that is not zero has one of them.
  */
 import type { Socket } from "node:net";
 import { PageSet } from "../../shared/page/page-set.ts";
@@ -69,7 +70,10 @@ export class SimulatedQemu {
     for (let page = 0; page < this.pageCount; page += SECTION_PAGES) await this.section(page, SECTION_PAGES, isZero);
   }
 
-  /** Changes a few words of every content, and writes these pages. */
+  /**
+   * Changes a few words of every page content, and writes `pageCount` pages from `firstPage` on with the changed
+   * contents.
+   */
   async pass(firstPage: number, pageCount: number): Promise<void> {
     this.change();
     const end = firstPage + pageCount;
@@ -77,7 +81,10 @@ export class SimulatedQemu {
       await this.section(page, Math.min(SECTION_PAGES, end - page), () => false);
   }
 
-  /** Writes the discards of these pages, and the package. */
+  /**
+   * Stops the simulated guest: writes the discards of `pageCount` pages from `firstPage` on, which are then missing at
+   * the destination, and writes the package.
+   */
   async stop(firstPage: number, pageCount: number): Promise<void> {
     this.change();
     this.missing.addRange(firstPage, pageCount);
@@ -88,7 +95,10 @@ export class SimulatedQemu {
     await this.write(Buffer.concat([...commands, encodePackageHead(PACKAGE_BYTES), new Uint8Array(PACKAGE_BYTES)]));
   }
 
-  /** Writes the pages that are missing, those that were asked for before the others, and the end of the stream. */
+  /**
+   * Writes the pages that are still missing at the destination, first those that the agent has asked for, and then the
+   * end of the stream.
+   */
   async lastPages(): Promise<void> {
     while (this.missing.size > 0) {
       this.begin();

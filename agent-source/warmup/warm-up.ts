@@ -1,7 +1,8 @@
 /**
  * Warms a source agent up: before its first migration the agent moves a simulated guest from itself to itself, so that
- * the code that runs for each page and frame is compiled by then. The objects of the last round are kept, since V8
- * forgets what it has learned with the last object of a shape (docs/design/warm-up.md#why-objects-are-kept).
+ * the code that runs for each page and frame is compiled by then. The objects of the last round are kept: when the last
+ * object of a shape is gone, V8 forgets what it has learned about that shape
+ * (docs/design/warm-up.md#why-objects-are-kept).
  */
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
@@ -53,7 +54,10 @@ const CONTRACT = {
   protocolVersion: 2,
   codecs: ["xbzrle", "zstd"],
   frameBytes: 32 << 10,
-  /** A fraction: numbers that come by gRPC are doubles to V8, which would compile other code for a small integer. */
+  /**
+   * This figure is no integer: V8 treats numbers that come by gRPC as doubles, and would compile other code for a small
+   * integer.
+   */
   creditWindowBytes: (1 << 20) + 0.5,
   strategy: "hybrid",
   postcopy: true,
