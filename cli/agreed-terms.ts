@@ -1,6 +1,6 @@
 /**
- * What the agents agreed on, for people. Each term is shown once, as soon as it is known, which is before the first
- * page is sent. The only state is the list of terms that were shown.
+ * Shows an operator the terms on which the two agents agreed. Each term is shown once, as soon as it is known, which is
+ * before the first page is sent. The only state is the list of terms that were shown.
  */
 import { printable } from "./figures.ts";
 
@@ -10,8 +10,8 @@ export class AgreedTerms {
   private readonly said = new Set<string>();
 
   /**
-   * Returns the lines of the terms that were not shown yet. Terms can come later: the link is measured after the
-   * handshake.
+   * Returns the lines of the terms that were not shown yet, and counts these terms as shown from now on. Terms can come
+   * later: the link is measured after the handshake.
    */
   news(negotiated: Terms): readonly string[] {
     const lines = Object.entries(negotiated)

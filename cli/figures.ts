@@ -32,7 +32,7 @@ export const countText = (count: number): string => String(Math.round(count)).re
 
 const BLOCKS = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 
-/** Returns the character for a share of the largest value, 0 to 1. */
+/** Returns the block character, from ▁ to █, for a share of the largest value, 0 to 1. */
 export const blockFor = (share: number): string =>
   BLOCKS[Math.min(BLOCKS.length - 1, Math.max(0, Math.floor(share * BLOCKS.length)))] ?? "▁";
 
@@ -59,7 +59,10 @@ function scaled(value: number, step: number, names: readonly string[]): string {
   return `${index === 0 ? Math.round(rest) : significant(rest)} ${names[index]}`;
 }
 
-/** Writes a number with three figures and without an exponent: 0.82, 9.5, 42, 118, 1020. */
+/**
+ * Writes a number without an exponent: rounded to two decimals below 10, to one decimal below 100, and to a whole
+ * number from there on. Zeros at the end of the decimals are left out: 0.82, 9.5, 42, 118, 1020.
+ */
 function significant(value: number): string {
   if (value >= 99.95) return value.toFixed(0);
   if (value >= 9.995) return trimmed(value.toFixed(1));

@@ -31,7 +31,10 @@ export function summaryText(view: MigrationView): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** The command with which the operator's word would end the migration; undefined when no word is asked for here. */
+/**
+ * Returns the command with which the operator's word would end the migration. It is undefined for a status that waits
+ * for no word, and for a doubt at a destination agent, whose advice names the command.
+ */
 function resolveText({ id: given, status, source }: MigrationView): string | undefined {
   const id = printable(given);
   const incoming = source === undefined ? undefined : printable(source);

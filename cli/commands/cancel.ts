@@ -12,7 +12,8 @@ export function addCancel(program: Command, run: Run): void {
       run(command, async (cx) => {
         const view = await cx.client.cancel(id);
         tell(cx, view);
-        // a cancelled migration is the success of this command; one that ended otherwise before is a failure to cancel
+        // this command succeeds when the migration was cancelled, and fails when the migration goes on or has ended in
+        // another way
         if (view.status === "cancelled") return EXIT.ok;
         return view.status === "inDoubt" || view.status === "doubled" ? exitCodeOf(view.status) : EXIT.failed;
       }),

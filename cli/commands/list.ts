@@ -24,7 +24,7 @@ export function addList(program: Command, run: Run): void {
       run(command, async ({ client, options, terminal }) => {
         const views = await client.listMigrations();
         terminal.out(options.json ? views.map(jsonLine).join("") : migrationsText(views));
-        // with --json standard output is for programs
+        // with --json, programs read standard output, so the alarm for people goes to standard error
         if (options.json) terminal.err(alarmText(views));
         return views.some(({ status }) => status === "doubled") ? EXIT.doubled : EXIT.ok;
       }),

@@ -28,7 +28,7 @@ Exit codes:
 
 const SOURCE_STATE = "/var/lib/ferry/source";
 const DESTINATION_STATE = "/var/lib/ferry/destination";
-/** What is given in place of a directory on a host that does not have that agent. */
+/** The value of `--source-state` or `--destination-state` on a host that does not have the agent of this option. */
 const NONE = "none";
 /** How often the journals are read while an agent is expected to settle a record, milliseconds. */
 const LOOK_MS = 1000;
@@ -66,7 +66,11 @@ export function addMayStart(program: Command, run: RunHere, env: NodeJS.ProcessE
     );
 }
 
-/** Judges again and again, until no agent can be expected to change the verdict (`passing`), or `waitMs` are over. */
+/**
+ * Judges every LOOK_MS milliseconds, for `waitMs` milliseconds at most, and as long as an agent can be expected to
+ * change the verdict by itself (`passing`).
+ * @returns the latest judgement
+ */
 async function judgeWithin(
   { terminal, sleep }: LocalContext,
   guest: string,

@@ -43,7 +43,7 @@ export function addMigrate(program: Command, run: Run): void {
 /**
  * Makes a plan and shows it. The agent remembers the strategy that it recommends, and the migration that follows uses
  * it.
- * @returns true when the guest would be taken
+ * @returns true when the destination would take the guest
  */
 async function planFirst({ client, options, terminal }: CommandContext, guest: string, given: GivenPlanOptions) {
   const plan = await client.plan(planCall(guest, given));
@@ -74,7 +74,7 @@ async function startOnly(cx: CommandContext, call: MigrateCall): Promise<ExitCod
       started.signal,
     );
   } catch (thrown) {
-    // once the migration has begun, the call is given up on purpose
+    // the first view shows that the migration has begun; the call is then given up on purpose, so its fault counts no more
     if (first === undefined) throw thrown;
   }
   if (first === undefined) return EXIT.failed;
