@@ -92,7 +92,8 @@ function isOutOfFiles(cause: unknown): boolean {
 
 /**
  * The most characters of one text of a fault, and of all its refusals together. Peers and QEMUs contribute to these
- * texts, and an agent keeps the faults of its last 100 migrations, all of which have to fit into one answer.
+ * texts. An agent keeps the faults of its last 100 migrations, and all of them have to fit into one answer to an
+ * operator who lists the migrations.
  */
 const TEXT_MAX = 6000;
 

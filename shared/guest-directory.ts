@@ -11,7 +11,10 @@
  */
 export const guestDirectory = (name: string, runtimeDirectory: string): string => `${runtimeDirectory}-guests/${name}`;
 
-/** The file in which the agent leaves the command of a guest that systemd starts (systemd/ferry-guest@.service). */
+/**
+ * Makes the path of the file into which the destination agent writes the command line of a guest's QEMU before systemd
+ * starts that QEMU (systemd/ferry-guest@.service).
+ */
 export const commandFile = (name: string, runtimeDirectory: string): string => `${runtimeDirectory}-commands/${name}`;
 
 /** The `runtimeDirectory` for which systemd/ferry-guest@.service is written. */

@@ -6,7 +6,10 @@
 declare const brand: unique symbol;
 type Branded<Name extends string> = number & { readonly [brand]: Name };
 
-/** The number of a page of guest memory, counted from 0 through all RAM blocks in the order of the stream. */
+/**
+ * The number of a page of guest memory, counted from 0 through all RAM blocks, in the order in which QEMU's migration
+ * stream lists the blocks.
+ */
 export type PageIndex = Branded<"PageIndex">;
 /** A place in the memory that the page kernels work on (shared/page/kernels.ts), in bytes from the memory's start. */
 export type Address = Branded<"Address">;

@@ -1,7 +1,8 @@
 /**
  * Chooses the zstd level of the next frame: the strongest that still keeps the link full, and none where the link
  * outruns even the weakest (docs/design/compression.md). A fixed level makes migrations over fast links slower: xapi
- * measured evacuations that took 11 to 36 % longer (xapi-project/xen-api#4797).
+ * measured evacuations that took 11 to 36 % longer (xapi-project/xen-api#4797). The *workers* are the threads to which
+ * the sender hands frames for compression.
  *
  * While the host has no idle processor, levels above START are given up. The link may look full then only because this
  * agent, or the agent at the other end, waits for a processor.
@@ -30,7 +31,10 @@ const CLEARLY = 2;
  * (docs/design/compression.md#idle-processors).
  */
 const SCARCE = 0.5;
-/** The link outruns the weakest level when it carries more than this many times the bytes that the workers read. */
+/**
+ * The link outruns the weakest level when it carries more than this many times the raw bytes that the workers compress
+ * in the same time.
+ */
 const OUTRUNS = 1.5;
 /**
  * On a link that outruns the weakest level, one of this many frames is compressed all the same, to see how fast the
@@ -83,7 +87,10 @@ export class CompressionChooser {
     this.enabled = setting !== "off" && workers > 0;
   }
 
-  /** Returns the level of the next frame, or undefined for no compression. @param linkBytesPerSecond as measured */
+  /**
+   * Returns the level of the next frame, or undefined for no compression.
+   * @param linkBytesPerSecond the rate of the link as it was measured lately
+   */
   level(linkBytesPerSecond: number): number | undefined {
     if (!this.enabled) return undefined;
     if (this.fixed !== undefined) return this.fixed;

@@ -12,8 +12,8 @@
  */
 const WINDOW_BYTES = 6 << 20;
 /**
- * A longer time between two frames does not count, microseconds: it is a wait for QEMU's pages or for a slow link, and
- * says nothing about the hosts.
+ * The longest time between two frames that counts for a rate, microseconds. A longer time is a wait for QEMU's pages or
+ * for a slow link, and says nothing about the hosts.
  */
 const GAP_MAX_US = 20_000;
 /**

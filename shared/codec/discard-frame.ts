@@ -1,9 +1,10 @@
 /**
  * The body of a frame of discards: ranges of pages that the destination must forget, because they are sent again.
  *
- *     ( varint(pages since the range before) varint(pages) )+        ascending; the first counts from page 0
+ *     ( varint(pages from the end of the range before) varint(pages of the range) )+
  *
- * Page numbers are those of MemoryLayout. Each frame can be read without the frames before it.
+ * The ranges ascend, and the first range counts from page 0. Page numbers are those of MemoryLayout
+ * (shared/page/geometry.ts). Each frame can be read without the frames before it.
  */
 import { MigrationFault } from "../fault.ts";
 import type { PageSet } from "../page/page-set.ts";

@@ -10,8 +10,9 @@
  *     kind 2  delta      argument: bytes of XBZRLE         those bytes
  *
  * `expected` is the page after the last page of the record before (0 at first), so the header of a neighbour takes one
- * byte. Page numbers are those of MemoryLayout. Not checked here: sequence, length and checksum of the frame.
- * agent-destination/replay/ checks these.
+ * byte. Page numbers are those of MemoryLayout (shared/page/geometry.ts), and addresses are places in the memory of the
+ * page kernels (shared/page/kernels.ts). The sequence, length and checksum of a frame are not checked here but in
+ * agent-destination/replay/.
  */
 import { MigrationFault } from "../fault.ts";
 import type { PageKernels } from "../page/kernels.ts";
@@ -140,7 +141,7 @@ export class PageFrameWriter {
   }
 }
 
-/** Takes the records of a frame. All addresses are in the kernels' memory. */
+/** Takes the records of a frame. `at` is the address of a page's content, or of the XBZRLE of a delta. */
 export interface RecordSink {
   /**
    * True while the sink has room for a full page. It is asked before every page, also before each page of a zero run.
@@ -169,7 +170,10 @@ export class PageFrameReader {
    * of 40 KiB could make hours of work.
    */
   private zeroPagesLeft = 0;
-  /** False when the contract has no delta codec: deltas are then refused. */
+  /**
+   * False when deltas are refused: the contract does not have the codec xbzrle, or the package of post-copy has come,
+   * after which QEMU takes no XBZRLE.
+   */
   private readonly allowDelta: boolean;
 
   constructor(kernels: PageKernels, pageCount: number, allowDelta: boolean) {
