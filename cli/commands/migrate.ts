@@ -74,7 +74,7 @@ async function startOnly(cx: CommandContext, call: MigrateCall): Promise<ExitCod
       started.signal,
     );
   } catch (thrown) {
-    // the first view shows that the migration has begun; the call is then given up on purpose, so its fault counts no more
+    // the first view shows that the migration has begun; the call is given up then, so its fault does not count
     if (first === undefined) throw thrown;
   }
   if (first === undefined) return EXIT.failed;
