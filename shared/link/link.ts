@@ -49,8 +49,9 @@ export interface Channel<Out, In> {
    */
   readonly closed: Promise<MigrationFault | undefined>;
   /**
-   * Tells whether the peer has announced its end. The end that was dialled calls this when the peer's side ends. An end
-   * that was not announced is a cut: it looks like an orderly end here, but it counts as `peer-lost` at both ends.
+   * Tells whether one of the two agents has announced the end of the stream. The owner of the channel sets this
+   * function, and a channel that was dialled calls it when the peer's side ends. If the answer is false, the connection
+   * was cut, although it ended in order here, and the channel closes with `peer-lost` at both ends.
    * @default true: every end counts as announced
    */
   expectsEnd?: () => boolean;

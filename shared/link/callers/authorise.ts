@@ -26,7 +26,7 @@ const SERVICES: ReadonlyMap<string, List> = new Map([
   ["grpc.health.v1.Health", "anybody"],
 ]);
 
-/** True for a method that is for operators or for any caller, and false for one of an unknown service. */
+/** True for a method that operators or any caller may call, and false for one of peers or of an unknown service. */
 export function isForOperators(path: string): boolean {
   const list = listOf(path);
   return list !== undefined && list !== "peers";
@@ -109,7 +109,7 @@ export function untrusted(peer: string, stranger: Stranger | undefined): Migrati
 
 /**
  * Describes the caller of a call that was let in, for the log.
- * @param list the list whose names count where a certificate has several names
+ * @param list where a certificate has several names, the caller is described by the name that is on this list
  */
 export function callerOf(auth: Auth, security: TlsSecurity, list: "peers" | "operators"): string {
   const names = auth.sslPeerCertificate === undefined ? [] : namesOf(auth.sslPeerCertificate);

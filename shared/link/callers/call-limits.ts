@@ -30,8 +30,8 @@ export function limitingCalls(limits: ConnectionLimits, clock: Clock = systemClo
   return ({ path }, call) => {
     const counted = limits.of(call.getPeer());
     const fault = tooMany(path, counted, watches.open);
-    // a transfer is not counted, since its hello decides whether it is served, and for how long. Frames pass through
-    // one layer of interceptors at most
+    // a transfer is not counted, since its hello decides whether it is served, and for how long. Each of its frames
+    // passes through every layer of interceptors, so a call that has a layer already gets no further one
     if (fault === undefined && path.startsWith(TRANSFER))
       return call instanceof ServerInterceptingCall ? call : new ServerInterceptingCall(call);
     if (fault === undefined) {

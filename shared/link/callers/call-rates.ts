@@ -40,7 +40,7 @@ export class CallRates {
 /** The rates of the callers whose names are known. */
 export class NamedRates {
   private readonly clock: Clock;
-  /** The rates by name. An agent's lists of peers and operators have all of these names. */
+  /** The rates by name. Only names on the agent's lists of peers and operators are asked for, which bounds the map. */
   private readonly byName = new Map<string, CallRates>();
 
   constructor(clock: Clock) {

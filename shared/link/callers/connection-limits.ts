@@ -90,7 +90,7 @@ export interface Counted extends InRoom {
   endsAtMs: number;
   /** How many calls are under way, without those of TransferService. */
   calls: number;
-  /** How many transfers over it belong to a migration. No limit ends a connection that has one. */
+  /** How many transfer streams of migrations the connection carries. No limit ends a connection that carries one. */
   transfers: number;
   /** The rates of its caller. Connections that show the same name share them. */
   rates: CallRates;
@@ -199,7 +199,10 @@ export class ConnectionLimits {
     return this.settings.maxAgeMs;
   }
 
-  /** Takes note that a handshake has failed. @returns true if it was ended here, so that it needs no line in the log */
+  /**
+   * Takes note that a handshake has failed.
+   * @returns true if the failure counts as that of a connection which these limits ended, and needs no line in the log
+   */
   endedOne(): boolean {
     if (this.endedShaking === 0) return false;
     this.endedShaking--;

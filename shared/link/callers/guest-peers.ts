@@ -46,7 +46,10 @@ export function limitsFor({ name, peers }: Bound, limits: LinkLimits): LinkLimit
   return { ...limits, security: { ...security, only: { names: peers, refuse } } };
 }
 
-/** Narrows how the destination dials the source of a guest: only the peer that has offered the guest is accepted. */
+/**
+ * Narrows how the destination dials the source of a guest: only the peer that has offered the guest is accepted.
+ * Nothing is narrowed for a peer that has proven no name, as in clear.
+ */
 export function limitsToward(caller: Caller, limits: LinkLimits): LinkLimits {
   const { security } = limits;
   if (security?.kind !== "tls" || caller.names.length === 0) return limits;

@@ -14,7 +14,10 @@ export type AnyCall = Pick<ServerUnaryCall<unknown, unknown> | ServerWritableStr
   getAuthContext(): ReturnType<ServerUnaryCall<unknown, unknown>["getAuthContext"]>;
 };
 
-/** Describes a caller for the log. @param list the list whose names count where a certificate has several names */
+/**
+ * Describes a caller for the log.
+ * @param list where a certificate has several names, the caller is described by the name that is on this list
+ */
 export function callerText(call: AnyCall, security: LinkSecurity | undefined, list: "peers" | "operators"): string {
   const peer = call.getPeer();
   // a unix socket has the user and the word "process" as its address, and the number of the process as its port

@@ -18,7 +18,8 @@ interface Serializing {
 }
 
 /**
- * Has the frames of a call sent in place. The memory of a frame must then stay as it is until its write's callback.
+ * Has the frames of a call sent in place. From then on the memory of a frame that is written must stay as it is until
+ * the callback of write() is called.
  * @param call the stream that grpc-js gave to the handler
  * @returns false if grpc-js does not allow it
  */

@@ -17,7 +17,10 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
   expectsEnd: () => boolean = () => true;
   private readonly call: Call<Out, In>;
   private readonly outcome = deferred<MigrationFault | undefined>();
-  /** Callbacks that were not called yet. gRPC forgets the callbacks of a call that fails, so they are kept here too. */
+  /**
+   * The `taken` callbacks of send() that were not called yet. gRPC forgets the callbacks of a call that fails, so they
+   * are kept here too.
+   */
   private readonly untaken = new Set<() => void>();
   private readonly waiting: (() => void)[] = [];
   private handler: ((message: In) => void) | undefined;
@@ -27,7 +30,8 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
     this.call = call;
     this.peer = peer;
     this.closed = this.outcome.promise;
-    // until receive() messages stay with gRPC, whose flow control bounds them only after a first read
+    // messages stay with gRPC until receive() is called. gRPC's flow control bounds them only after a first read, which
+    // read(0) makes
     call.pause();
     call.read(0);
     call.on("data", (message: Received<In>) => this.deliver(message));
@@ -64,7 +68,7 @@ abstract class GrpcChannel<Out, In> implements Channel<Out, In> {
     this.call.resume();
   }
 
-  /** Stops delivery, and keeps what comes, until the next receive(): the channel changes hands. */
+  /** Stops delivery, and keeps what comes, until receive() is called again, by the next owner of the channel. */
   hold(): void {
     this.handler = undefined;
     this.call.pause();

@@ -109,7 +109,7 @@ export interface SourceConnection {
   readonly close: () => void;
 }
 
-/** A connection that was begun, by either client. */
+/** A connection to a source that was begun, by Ferry's own HTTP/2 client or by grpc-js, and has no stream yet. */
 interface Begun {
   /** False once the connection has ended before a stream was opened. */
   readonly isUsable: () => boolean;

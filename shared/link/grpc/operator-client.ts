@@ -42,7 +42,7 @@ export class GrpcOperatorClient {
     return this.unary(migrationService.ListGuests, {});
   }
 
-  /** Takes as long as the guest is observed, and as long as its memory is read once before that. */
+  /** Takes as long as the guest is observed, and before that as long as one reading of its memory takes. */
   plan(call: PlanCall): Promise<PlanView> {
     return this.unary(migrationService.Plan, call, call.observeMs > 0 ? call.observeMs + FIRST_COPY_MS : 0);
   }

@@ -1,4 +1,7 @@
-/** The methods of the three services, with domain messages: the servers implement them, and the clients call them. */
+/**
+ * The methods of the three services of proto/ferry/v1, whose messages are domain objects here. The servers implement
+ * these methods, and the clients call them.
+ */
 import { MigrationFault } from "../../fault.ts";
 import type { SourceMessage } from "../../protocol/stream-messages.ts";
 import { decodeFrame, encodeFrame, isFrame } from "../wire/frame-wire.ts";

@@ -55,7 +55,7 @@ export async function callFault(
   });
 }
 
-/** Asks for the health of a service. The answer is no error only for a service that the agent has. */
+/** Asks an agent for the health of a service. @returns false for any error, as for a service that the agent lacks */
 function has(client: Client, service: string): Promise<boolean> {
   const name = Buffer.from(service);
   // HealthCheckRequest has the name of the service as field 1

@@ -75,7 +75,7 @@ export class ChannelByHand<Out, In> implements Channel<Out, In> {
       return true;
     }
     outbox.push(this.prefixed(message));
-    // the message is a copy, but the sender is not called back inside its own call
+    // the outbox has a copy, so the sender may use its buffers again, but the sender is not called back inside its call
     if (taken !== undefined) queueMicrotask(taken);
     return this.connection.hasRoom;
   }
@@ -176,7 +176,7 @@ export class ChannelByHand<Out, In> implements Channel<Out, In> {
     if (this.httpStatus !== undefined || status === undefined)
       throw new NotUnderstood(status === undefined ? "headers without a status" : "headers twice");
     this.httpStatus = status;
-    // what follows is the page of a proxy
+    // only a proxy answers with a status other than 200, and its page follows in place of messages
     if (status !== "200") this.end(statusOf(fields, status));
   }
 

@@ -41,7 +41,7 @@ const PING_PAYLOAD = Buffer.from("ferry h2");
 
 /** The call that the stream of a connection carries. Nothing is called after over(). */
 export interface Call {
-  /** Takes a whole message, which is valid until the call returns. */
+  /** Takes a whole message, whose memory is valid until this method returns. */
   message(bytes: Buffer): void;
   /** Takes headers, or the trailers with which the stream ends. @throws NotUnderstood */
   headers(fields: readonly HeaderField[], endsStream: boolean): void;

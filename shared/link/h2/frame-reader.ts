@@ -67,8 +67,9 @@ export class FrameReader {
   private stream = 0;
   /** How many bytes of the payload are still to come. */
   private left = 0;
-  /** Of a DATA frame: how many bytes of data are still to come, and how many bytes its padding has with its length. */
+  /** How many bytes of data of a DATA frame are still to come. */
   private dataLeft = 0;
+  /** How many bytes of a DATA frame are no data: its padding, and the byte with the padding's length. */
   private padding = 0;
   /** True until the length of a DATA frame's padding has come. */
   private padUnread = false;
@@ -92,7 +93,7 @@ export class FrameReader {
 
   /**
    * Reads the first `length` bytes.
-   * @throws NotUnderstood for bytes that are no HTTP/2, or ask for what is not done here
+   * @throws NotUnderstood for bytes that are no HTTP/2, or ask for what this client does not do
    */
   take(bytes: Buffer, length: number): void {
     let at = 0;

@@ -3,7 +3,7 @@
  * is in frame-reader.ts.
  */
 
-/** What a client says first. */
+/** The bytes with which a client begins a connection, ahead of its first frame. */
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 export const HEAD_BYTES = 9;
 /**
@@ -13,7 +13,7 @@ export const HEAD_BYTES = 9;
 export const PAYLOAD_BYTES_MAX = 16 << 10;
 /** The largest window and the largest number of a stream. */
 export const WINDOW_MAX = 2 ** 31 - 1;
-/** Every window until something else is said, bytes. */
+/** The size of every window until a peer sets another one, bytes. */
 export const WINDOW_AT_FIRST = 65_535;
 /** The only stream of a connection. */
 export const STREAM = 1;

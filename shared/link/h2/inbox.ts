@@ -164,7 +164,10 @@ export class Inbox {
     this.taker.consumed(bytes);
   }
 
-  /** Reports everything that came and does not wait, a message that is still coming included. */
+  /**
+   * Reports all bytes that came and were not reported yet, those of a message that is still coming included. While a
+   * message waits, nothing is reported.
+   */
   private pay(): void {
     if (this.owed === 0 || this.hasWaiting) return;
     const { owed } = this;

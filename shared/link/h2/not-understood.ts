@@ -1,7 +1,7 @@
 /**
  * The fault of a connection over which bytes came that the client by hand, Ferry's own HTTP/2 client, does not
- * understand. Such bytes are no word of an agent, so the fault counts as a cut of the link. grpc-js makes the next
- * connection of the same migration (docs/design/wire.md#the-client-by-hand).
+ * understand. Only an agent ends a transfer stream, by what it says, so the fault counts as a cut of the link. grpc-js
+ * makes the next connection of the same migration (docs/design/wire.md#the-client-by-hand).
  */
 import { MigrationFault } from "../../fault.ts";
 

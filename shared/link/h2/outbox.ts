@@ -65,7 +65,11 @@ export class Outbox {
     this.pump();
   }
 
-  /** @throws NotUnderstood for a window that is too large */
+  /**
+   * Widens the window of the stream, or that of the connection, by `increment` bytes, and sends what now fits.
+   * @param stream 0 for the window of the connection
+   * @throws NotUnderstood for an increment of 0, and for a window that becomes too large
+   */
   widen(stream: number, increment: number): void {
     if (increment === 0) throw new NotUnderstood("a window update of 0 bytes");
     if (stream === STREAM) this.streamWindow += increment;

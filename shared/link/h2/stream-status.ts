@@ -1,6 +1,6 @@
 /**
- * The gRPC status with which a call ends, in the form in which grpc-js gives it, so that wire/status.ts reads both
- * alike. What a status means for a migration is decided there.
+ * The gRPC status with which a call over Ferry's own HTTP/2 client ends, in the form in which grpc-js gives the status
+ * of a call. So wire/status.ts reads the statuses of both clients alike, and decides what they mean for a migration.
  */
 import type { IncomingHttpHeaders } from "node:http2";
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";

@@ -1,4 +1,4 @@
-/** Binds the addresses of an agent's gRPC server, and names the process that holds a taken one. */
+/** Binds the addresses of an agent's gRPC server. If an address is taken, the fault names the process that holds it. */
 import type { Server } from "@grpc/grpc-js";
 import { type AgentAddress, parseAddress } from "../../address.ts";
 import { MigrationFault } from "../../fault.ts";

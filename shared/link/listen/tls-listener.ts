@@ -30,7 +30,7 @@ export async function listenTls(
 ): Promise<OwnPort> {
   const sockets = new OpenSockets();
   const refusals = new RefusalLog(security.log, clock);
-  // listed callers have a budget of lines of their own, so that strangers cannot hide their refusals
+  // the refusals of listed callers have a budget of lines of their own, so that strangers cannot use it up
   const refusedCalls = new RefusalLog(security.log, clock);
   const injector = server.createConnectionInjector(
     experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [

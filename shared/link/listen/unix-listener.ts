@@ -103,7 +103,7 @@ export async function listenUnix(server: Server, { path, operators, clock }: Uni
   };
   try {
     const group = operators?.group;
-    // in a directory that hands its group on, the socket already has the group
+    // in a directory with the set-group-ID bit the socket got the directory's group, which may be this group already
     if (group !== undefined && (await lstat(path)).gid !== group) await chown(path, -1, group);
     if (operators !== undefined) await chmod(path, OWNER_AND_GROUP);
   } catch (thrown) {

@@ -34,7 +34,10 @@ export interface ResumeOptions {
   readonly clock?: Clock;
 }
 
-/** How long this end tries to deliver its last message, milliseconds. A peer that did not receive it asks by a call. */
+/**
+ * How long this end tries to deliver its last message, milliseconds. A source that has missed the last message of its
+ * destination asks by the call Settle what became of the migration.
+ */
 const LINGERS_MS = 60_000;
 
 export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {

@@ -12,8 +12,8 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
   private attempt = 0;
   private readonly generation: number;
   /**
-   * True once this end has said a message of post-copy. The guest's pages then follow the guest, so that the stream
-   * goes on after `running`.
+   * True once this end has sent a message of post-copy: `resume`, or the package. The guest's pages then follow the
+   * guest, so the destination's message `running` is not its last one.
    */
   private pulls = false;
 

@@ -12,7 +12,8 @@ const NAME_CHARACTERS_MAX = 4096;
 type FoundFields = "devices" | "deviceSettings" | "disks" | "mark" | "disksUnchecked";
 
 /**
- * Reads the devices and disks of a guest. A field that an older source does not send is absent from the result.
+ * Reads the devices and disks of a guest. A field that the message does not have is absent from the result: a source
+ * agent of an earlier version of Ferry does not send every field.
  * @throws MigrationFault `peer-invalid`
  */
 export function foundGuest(given: WireObject): Pick<GuestOffer, FoundFields> {
@@ -52,7 +53,10 @@ const image = (given: WireObject): Image => ({
   baseName: name(given.baseName, "image name"),
 });
 
-/** Reads a mark. Its name becomes the name of a file at the destination, so it must have the form of a mark's name. */
+/**
+ * Reads the mark of a guest's disks: a file that the source puts beside the images, by which a host finds out that it
+ * shares their directory. The destination reads a file of this name, so the name must have the form of a mark's name.
+ */
 function mark(given: WireObject): DiskMark {
   const found = { name: text(given.name, "mark"), content: text(given.content, "mark") };
   if (!/^\.ferry-[A-Za-z0-9_-]{1,64}$/.test(found.name)) throw malformed("mark", "is no name of a mark");
