@@ -1,4 +1,4 @@
-/** Which process answers at the monitor of a guest: this agent's QEMU, or one that somebody else has started. */
+/** Checks which process answers at the monitor of a guest: this agent's QEMU, or one that somebody else has started. */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
@@ -12,8 +12,8 @@ import { anotherAnswers, isOf, processBehind } from "../../shared/runtime/guest/
 export const STUCK_MS = 1000;
 
 /**
- * Checks that this QEMU answers at the monitor, and not another process. Somebody else has started that other QEMU, and
- * the agent sends it no command.
+ * Checks that this QEMU answers at the monitor, and not another process. Another process that answers there was started
+ * by somebody else, and the agent sends it no command.
  * @throws MigrationFault `qemu-failed` when another process answers
  */
 export async function checkProcess(

@@ -80,7 +80,7 @@ export class ChildRun implements CommandRun {
   }
 }
 
-/** Makes the directory in which the agent and this QEMU meet. */
+/** Makes the directory for the log and the sockets of this QEMU, if it is missing. */
 async function makeDirectory(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 }).catch((thrown: unknown) => {
     const reason = thrown instanceof Error ? thrown.message : String(thrown);

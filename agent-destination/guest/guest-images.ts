@@ -34,7 +34,7 @@ export interface HasImages {
  * Checks that the images are still at their paths, since QEMU opens them there once more to write to them. From QEMU
  * 10.0 on this also activates the images, as `cont` will do, and deactivates them again, while the source can still
  * take them back. That takes some milliseconds at most, and nothing is done for a guest without images.
- * @param disks as they were compared with those of the source; the paths are not checked where it is missing
+ * @param disks the guest's disks as they were compared with those of the source; where undefined, no path is checked
  * @throws MigrationFault `disks-changed` where another file is at a path; `qemu-failed` with QEMU's words
  */
 export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<void> {

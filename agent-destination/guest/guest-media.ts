@@ -39,7 +39,7 @@ export interface MediaPlan {
 /**
  * Finds the removable drives whose medium is not the guest's, and decides on each. QEMU is not asked for anything.
  * @param found the disks of a QEMU that has what the definition names
- * @param offered the disks of the guest, as its source says them
+ * @param offered the disks of the guest, as its source describes them; where undefined, no drive is to be changed
  * @param directories the setting `guests.media`
  */
 export async function planMedia(
@@ -70,7 +70,10 @@ export async function planMedia(
 const describe = (layers: Drive["layers"]): string =>
   layers.map(({ format, file, writable }) => `${format} ${file} ${writable}`).join(" on ");
 
-/** Decides on a medium. @returns why it may not be put in, as the end of a sentence that begins with its file */
+/**
+ * Decides whether a medium may be put in.
+ * @returns the medium if it may be put in; otherwise why not, as the end of a sentence that begins with the file
+ */
 async function allowed(
   top: Image,
   { layers }: Drive,
@@ -96,8 +99,8 @@ async function allowed(
 
 /**
  * Tells whether QEMU has opened this file for the definition, in this format: in a removable drive, or for no device.
- * It must be for reading only, unless the definition lets the guest write to it. Options beside the format, such as
- * `offset`, cannot be given to a drive afterwards.
+ * The offered medium must be for reading only, unless the definition lets the guest write to the file. Options beside
+ * the format, such as `offset`, cannot be given to a drive afterwards.
  */
 const isOfDefinition = ({ file, format, writable }: Image, { drives }: FoundDisks): boolean =>
   /^[\w-]+$/.test(format) &&
@@ -134,8 +137,10 @@ const notAllowed = ({ name, layers }: Drive): Refusal => ({
 
 /**
  * Changes the media of a QEMU as planned.
- * @param isCheck true for a QEMU that ends again: an empty drive is then only counted as such, and not made
- * @returns the disks that the QEMU has then, and what keeps a medium out
+ * @param isCheck true for a QEMU that is ended right after the check: no medium is ejected from it then, and a drive
+ *   that is to be empty is only returned as empty
+ * @returns the disks that the QEMU has after the changes, and a refusal for each change that failed or cannot be
+ *   verified
  */
 export async function changeMedia(
   { qmp, pid }: { readonly qmp: QmpClient; readonly pid: number },
@@ -146,7 +151,7 @@ export async function changeMedia(
   const refusals: Refusal[] = [];
   const ejections = changes.filter(({ medium }) => medium === undefined);
   const ejected = new Set(ejections.map(({ drive }) => drive));
-  // a medium that has changed its drive is ejected first, since QEMU may lock it
+  // ejections come first: QEMU may lock a medium that is to go from one drive into another one
   const said = [...(isCheck ? [] : ejections), ...changes.filter(({ medium }) => medium !== undefined)];
   const taken: MediumChange[] = [];
   for (const change of said)

@@ -72,8 +72,9 @@ export class GuestMonitor {
   private readonly listeners = new Set<(event: QmpEvent) => void>();
   private readonly renewals = new Set<(client: QmpClient) => void>();
   /**
-   * The way to a keeper that is being tried. A keeper serves only the newest of its clients, so two tries at a time
-   * would cut each other off, and the one that loses would end the keeper that the other one uses.
+   * The connection to a keeper that is being made; undefined while none is. A keeper serves only its newest client, so
+   * two attempts at a time would cut each other off, and the attempt that fails would end the keeper that the other
+   * attempt uses.
    */
   private reaching: Promise<QmpClient> | undefined;
 
@@ -115,8 +116,8 @@ export class GuestMonitor {
   }
 
   /**
-   * Connects to a QEMU that an earlier life of this agent left. Only a look tells whether a keeper holds the monitor: a
-   * keeper begins where post-copy was agreed on, and stays even where post-copy was not needed.
+   * Connects to a QEMU that an earlier life of this agent left. Whether a keeper holds the monitor shows only when this
+   * agent connects: a keeper begins where post-copy was agreed on, and stays even where post-copy was not needed.
    */
   async takeOver(bound: Bound, { missesPages, hasEnded }: Left): Promise<void> {
     const { places } = this;
@@ -155,7 +156,10 @@ export class GuestMonitor {
     }
   }
 
-  /** Uses the connection to a keeper that `connect` makes, or the one of a try that is under way already. */
+  /**
+   * Uses the connection to a keeper that `connect` makes. If another attempt is under way already, its connection is
+   * used instead, and `connect` is not called.
+   */
   private reach(connect: () => Promise<QmpClient>): Promise<QmpClient> {
     this.reaching ??= connect()
       .then((client) => this.use(client))
@@ -250,8 +254,8 @@ export class GuestMonitor {
 
   /**
    * Calls `listener` with the events of every open connection: QEMU sends each event to both of its monitors, so it may
-   * come twice. Calls `renewed` with each connection that takes the place of another one: what QEMU said while there
-   * was none is lost, so the listener has to ask for the state.
+   * come twice. Calls `renewed` with each connection that takes the place of another one: the events that QEMU sent
+   * while there was no connection are lost, so the listener has to ask for the state.
    * @returns a function that ends the calls
    */
   subscribe(listener: (event: QmpEvent) => void, renewed: (client: QmpClient) => void): () => void {

@@ -33,8 +33,8 @@ export const WAITING_ARGUMENTS = ["-S", "-incoming", "defer"] as const;
  */
 const QUITS_WITHIN_MS = 3000;
 /**
- * How long explain() waits for the end of a QEMU whose monitor is closed, milliseconds. That end may be the reason of a
- * fault.
+ * How long explain() waits for the end of a QEMU whose monitor is closed, milliseconds. The end of QEMU may be the
+ * reason of the fault.
  */
 const FOLLOWS_WITHIN_MS = 2000;
 /** How long explain() waits for the end of a QEMU whose monitor is still open, milliseconds. */
@@ -192,7 +192,7 @@ export class GuestProcess {
 
   /**
    * Calls `ended` when the process has ended.
-   * @returns a function that calls this off; nothing of `ended` is kept then
+   * @returns a function that cancels the call and drops `ended`
    */
   onEnd(ended: () => void): () => void {
     this.watchers.add(ended);
@@ -324,7 +324,7 @@ export class GuestProcess {
     this.monitors.close();
   }
 
-  /** Leaves the guest on its own: its monitor is free for others. */
+  /** Closes the connections and ends the keeper, so that the monitor of the guest is free for others. */
   letGo(): void {
     this.monitors.letGo();
   }

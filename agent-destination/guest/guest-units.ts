@@ -3,8 +3,9 @@
  * the agent's own unit they would be reached by whatever is done to that unit: `systemctl kill`, systemd-oomd,
  * OOMPolicy=.
  *
- * A command becomes one that moves its own process into a new unit and then executes the original command in place, so
- * that the process stays the agent's child under the same number. Which unit depends on the agent's user:
+ * In place of a command the agent spawns a shell script. The script moves its own process into a new unit and then
+ * executes the command in place, so that the process stays the agent's child under the same number. Which unit depends
+ * on the agent's user:
  *
  * - As root, a transient scope ferry-guest-NAME-ID.scope, as `systemd-run --scope` makes it. systemd-run itself cannot
  *   be used, because nothing could execute the command in place when it fails.

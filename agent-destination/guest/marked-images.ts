@@ -1,7 +1,7 @@
 /**
- * Looks for the mark of a source beside the images of the destination's QEMU. By this mark a file is known to be the
- * same one on both hosts (docs/design/disks.md#when-two-files-are-the-same). The comparison of the disks is in
- * shared/protocol/disks.ts.
+ * Looks for the mark of a source, a small file, beside the images of the destination's QEMU. By this mark an image or a
+ * memory file is known to be the same file on both hosts (docs/design/disks.md#when-two-files-are-the-same). The
+ * comparison of the disks is in shared/protocol/disks.ts.
  */
 import { realpath, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";

@@ -6,7 +6,7 @@
  * While pages of a guest are missing, QEMU's main loop may wait for one of them. It then takes no new client of its
  * monitor, because the main loop answers the negotiation of a client. Only a client that was connected before can tell
  * QEMU where the pages come from (`migrate-recover`, out of band). An agent may end; the keeper stays, and passes the
- * monitor on to the next agent, as QEMU would greet it. The keeper ends with QEMU, or when an agent tells it
+ * monitor on to the next agent, which it greets as QEMU would. The keeper ends with QEMU, or when an agent tells it
  * `{"keeper": "quit"}`.
  *
  * The keeper is started before it is needed, and connects only when it is told to, since the monitor has one client at
@@ -29,7 +29,7 @@ let greeting: QmpMessage | undefined;
 let client: Socket | undefined;
 
 const server = createServer((accepted) => {
-  // the newest client is the agent that lives
+  // the newest client is the agent that runs now
   client?.destroy();
   client = accepted;
   if (greeting !== undefined) say(accepted, greeting);
@@ -101,7 +101,7 @@ function end(): never {
 /** The connection to QEMU; undefined until the keeper is told to begin. */
 let qemu: Socket | undefined;
 
-/** Connects to QEMU. Only the first line counts that names both sockets. */
+/** Connects to QEMU. Only the first line that names both sockets counts. */
 function begin(word: Readonly<Record<string, unknown>>): void {
   if (qemu !== undefined || typeof word.qmp !== "string" || typeof word.path !== "string") return;
   ownPath = word.path;

@@ -1,4 +1,4 @@
-/** Waiting for the end of processes that need not be children of this agent. */
+/** Waits for the end of a process that need not be a child of this agent. */
 import type { QemuProcess } from "../../shared/protocol/ownership.ts";
 import { type Clock, sleepUnref, systemClock } from "../../shared/runtime/clock.ts";
 import { hasEnded } from "../../shared/runtime/host/process-identity.ts";
@@ -11,7 +11,7 @@ const LOOK_MS = 200;
  */
 export const DIES_WITHIN_MS = 10_000;
 
-/** Resolves when a process has ended, which need not be a child of this one. */
+/** Resolves when a process has ended. The process need not be a child of this agent. */
 export async function endOf(process: QemuProcess, clock: Clock = systemClock): Promise<void> {
   // while this host cannot tell, the process is looked at again
   while (!(await hasEnded(process).catch(() => false))) await sleepUnref(clock, LOOK_MS);

@@ -1,6 +1,6 @@
 /**
- * The mark of a refusal, an object in the QEMU whose guest is refused. The mark ends with the copy, so it is as durable
- * as it has to be. It needs no disk: a full or hanging disk must not keep a refusal from being said
+ * The mark of a refusal: an object in the QEMU whose guest is refused. The object ends with this copy of the guest, and
+ * is not needed for longer. It needs no disk: a full or hanging disk must not keep a refusal from being said
  * (docs/design/ownership.md#refusals-and-copies-that-are-kept).
  */
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";

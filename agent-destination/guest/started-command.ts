@@ -25,8 +25,9 @@ const FOLLOWS_WITHIN_MS = 3000;
 /** The pause between two looks for processes of the command, milliseconds. */
 const LOOK_MS = 20;
 /**
- * How many looks in a row must find no process before none counts as left. One look alone misses a process that is just
- * executing another program and so shows no environment, and a process whose maker ends during the look.
+ * How many looks in a row must find no process before the agent concludes that none is left. A single look misses a
+ * process that is just executing another program and so shows no environment, and a process that was started after the
+ * look began, if the process that started it ends before the look comes to it.
  */
 const LOOKS = 5;
 
