@@ -192,10 +192,10 @@ export type Ask = "standing" | "grant" | "withdraw" | "kept";
  * decides instead (Incoming.standing in agent-destination/service/incoming.ts).
  * @param ask what the source said with its question. For a withheld copy a source that grants or withdraws hears
  *   `refused`, since it has a copy of its own. A source that only asks hears `waiting`: it may have lost its own copy,
- *   and an operator then decides. A source that says `kept` hears `waiting` until nothing is left here that would need
- *   to hear it again
- * @param isWhole whether the process of the record lives, with all pages of the guest. For a source that still has a
- *   copy, a guest that has run here and cannot go on is `lost`
+ *   and an operator then decides. A source that says `kept` hears `waiting`, and so says `kept` again, until the copy
+ *   here is discarded
+ * @param isWhole true when the process of the record lives, and has all pages of the guest. If not, a guest in
+ *   *arrived* or *doubled* has run here and cannot go on, so the answer is `lost`: the source may still have a copy
  */
 export function standingOf(state: DestinationStateName, ask: Ask, isWhole: boolean): Standing {
   switch (state) {

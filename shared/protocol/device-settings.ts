@@ -7,7 +7,7 @@ import type { Refusal } from "../fault.ts";
 import { isSameRelease } from "./devices.ts";
 import type { QemuVersion } from "./messages.ts";
 
-/** What one of the two QEMUs has made. */
+/** How one of the two QEMUs has set its devices. `theirs` is of the source, `mine` of the destination. */
 interface Made {
   /** Each setting as "disk0: num-queues = 1". */
   readonly settings: readonly string[];
@@ -67,7 +67,7 @@ export function compareSettings(theirs: Made, mine: Made): Refusal | undefined {
 
 type Settings = ReadonlyMap<string, readonly string[]>;
 
-/** Takes "disk0: num-queues = 1" apart. A text of another form names nothing. */
+/** Takes "disk0: num-queues = 1" apart. @returns three empty texts for a text of another form */
 function partsOf(setting: string): readonly [device: string, name: string, value: string] {
   const named = setting.indexOf(": ");
   const valued = named === -1 ? -1 : setting.indexOf(" = ", named + 2);

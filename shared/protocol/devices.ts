@@ -5,7 +5,7 @@
 import type { Refusal } from "../fault.ts";
 import type { QemuVersion } from "./messages.ts";
 
-/** What one of the two QEMUs has made. */
+/** The devices that one of the two QEMUs has made. `theirs` is of the source, `mine` of the destination. */
 interface Made {
   readonly devices: readonly string[];
   readonly qemuVersion: QemuVersion;
@@ -21,8 +21,8 @@ const NAMED_MAX = 6;
 const IS_NAMED = /^(PCI |peripheral\/[^/]+ \(|peripheral-anon\/[^/]+ \(|.*-cpu\)$)/;
 
 /**
- * Matches a device behind a bridge, which only older sources name. Such devices are not compared, since a QEMU that
- * waits for its guest does not list them.
+ * Matches a device behind a bridge, which only source agents of earlier versions name. Such a device is not compared,
+ * since a QEMU that waits for its guest does not list it.
  */
 const IS_BEHIND_BRIDGE = /^PCI [^ ]*\//;
 
@@ -77,7 +77,7 @@ function telling(devices: readonly string[]): readonly string[] {
   return named.length > 0 ? named : outermost;
 }
 
-/** True when one of the known paths leads to this one. */
+/** True when the device at this path is a part of a device at one of the known paths. */
 function isPart(path: string, known: ReadonlySet<string>): boolean {
   for (let at = path.indexOf("/"); at >= 0; at = path.indexOf("/", at + 1))
     if (known.has(path.slice(0, at))) return true;

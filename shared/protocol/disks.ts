@@ -16,7 +16,7 @@ export interface DiskVerdict {
 
 /** What proves that two files are the same, or makes up for a proof. */
 export interface DiskProofs {
-  /** Paths of images at the destination beside which the source's mark was found. */
+  /** Paths of images at the destination beside which the source's mark was found (DiskMark in messages.ts). */
   readonly marked: ReadonlySet<string>;
   /** True when the operator answers for what cannot be proven (`--shared-disks-unchecked`). */
   readonly unchecked: boolean;

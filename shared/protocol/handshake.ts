@@ -39,7 +39,7 @@ export interface DestinationFacts {
   readonly definitionDigest?: string;
   /** What the destination's own waiting QEMU says, where one could be started. */
   readonly guest?: OwnGuest;
-  /** The paths of images of that QEMU beside which the source's mark was found. */
+  /** The paths of images of that QEMU beside which the source's mark was found (DiskMark in messages.ts). */
   readonly markedImages?: ReadonlySet<string>;
   /** Free memory of the host, less the memory that the guests accepted earlier have yet to take. */
   readonly freeMemoryBytes: number;

@@ -2,6 +2,8 @@
  * What a source offers and a destination answers, as plain types. What the agents say after that is in
  * stream-messages.ts. How it goes over the wire is not here: shared/link/wire/ reads and writes the messages of
  * proto/ferry/v1/peer.proto.
+ *
+ * An *older source* is a source agent of an earlier version of Ferry, which does not send every field.
  */
 import type { Refusal } from "../fault.ts";
 

@@ -137,7 +137,10 @@ export interface DestinationRecord {
   readonly guest: string;
   /** Address of the source agent, from its offer. */
   readonly source: string;
-  /** The caller that made the offer, as `Caller.name` (shared/link/link.ts). Records of the version before lack it. */
+  /**
+   * The caller that made the offer, as `Caller.name` (shared/link/link.ts). Records of the previous version of Ferry
+   * lack it.
+   */
   readonly caller?: string;
   /** Orders the migrations of this journal, as at the source. */
   readonly sequence: number;
@@ -212,9 +215,9 @@ export function destinationMayRun(
 
 /**
  * Tells whether an agent passes over this record, since a later migration of the same guest has begun: the agent then
- * says nothing to any QEMU for this record. A later migration begins only when the earlier one has ended, even if a
- * full disk kept that end from being written. A `granted` record is never passed over, since only its destination can
- * settle it.
+ * says nothing to any QEMU for this record. A later migration begins only after the earlier one has ended. So the
+ * migration of this record has ended, even if a full disk kept its end from being written. A `granted` record is never
+ * passed over, since only its destination can settle it.
  * @param others the other records of the guest
  */
 export const isPassedOver = (

@@ -101,13 +101,20 @@ export function decodeDestinationRecord(value: unknown): DestinationRecord | und
   };
 }
 
-/** Reads a process. @returns undefined where its identity is missing or empty, since the agent did not know it yet */
+/**
+ * Reads a process.
+ * @returns undefined where its identity is missing or empty: the agent that wrote the record did not know the process
+ *   yet, or was of a version that did not write it
+ */
 function decodeProcess(value: unknown): QemuProcess | undefined {
   const { pid, identity } = fields(value);
   return typeof pid === "number" && typeof identity === "string" && identity !== "" ? { pid, identity } : undefined;
 }
 
-/** Reads a sequence. Records of the version before have none, and count as earlier than all records that have one. */
+/**
+ * Reads a sequence. Records of the previous version of Ferry have none, and count as earlier than all records that have
+ * one.
+ */
 const decodeSequence = (value: unknown): number => (typeof value === "number" ? value : 0);
 
 function decodeSettings(value: unknown): SavedSettings | undefined {

@@ -241,6 +241,9 @@ export interface ResolveCall {
 export interface HeatMapBlock {
   readonly name: string;
   readonly pagesPerCell: number;
-  /** The mean heat of each cell, from 0 (cold) to 255 (hot). */
+  /**
+   * The mean heat of each cell, from 0 (cold) to 255 (hot). A cell is `pagesPerCell` successive pages of the block; the
+   * last cell may have fewer.
+   */
   readonly cells: Uint8Array;
 }

@@ -41,8 +41,8 @@ export const asksForPostcopy = (transfer: TransferOffer): boolean =>
   needsPostcopy(transfer) || transfer.strategies.some(isPostcopy);
 
 /**
- * Gives the protocol versions to offer. Versions without post-copy are left out for a wish that needs it: a destination
- * that has no other version then refuses the version together with its other reasons.
+ * Gives the protocol versions to offer. Versions without post-copy are left out for a wish that needs post-copy. A
+ * destination that speaks only versions without post-copy then refuses the versions together with its other reasons.
  */
 export const versionsFor = (wish: Wish, versions: readonly number[]): readonly number[] =>
   needsPostcopy(wish) ? versions.filter((version) => version >= POSTCOPY_PROTOCOL) : versions;

@@ -3,6 +3,11 @@
  * source asks and tells a destination what becomes of a grant. `shared/link/wire/` reads and writes them.
  *
  * Times are microseconds since the epoch, by the clock of the agent that says them.
+ *
+ * The stream outlives its connections: after a cut, each end says how many frames and *control messages* have come, and
+ * the other end goes on after these. Control messages are all messages but frames and those that are not repeated after
+ * a cut, such as pings, probes and acknowledgements. A source that begins the stream again, with frame 1, begins
+ * another *generation* of the stream. An *older source* is a source agent of an earlier version of Ferry.
  */
 import type { Ask, Standing } from "./destination-states.ts";
 import type { RamBlock } from "./messages.ts";
@@ -63,7 +68,10 @@ export type SourceMessage =
    * No frame follows. Where the source only measures the link and sends no frame, it says that the measurement is over.
    */
   | { readonly kind: "endOfStream"; readonly lastSequence: number }
-  /** Asks for digests of the guest-physical memory from `start` on. */
+  /**
+   * Asks for digests of the guest-physical memory [start, start + byteLength), bytes. `last` is true for the last range
+   * that is asked for.
+   */
   | { readonly kind: "verifyRequest"; readonly start: number; readonly byteLength: number; readonly last: boolean }
   /** The source gives the guest up, and has written `granted` into its journal before. */
   | { readonly kind: "grant"; readonly token: Uint8Array; readonly epoch: number; readonly paused: boolean }
