@@ -56,7 +56,11 @@ const CHARACTERS_MAX = 4 << 20;
 export class NamedDevices {
   private characters = 0;
 
-  /** @throws MigrationFault `qmp-protocol` when QEMU names more than any guest has */
+  /**
+   * Counts the characters of a name or a setting.
+   * @returns the text as it was given
+   * @throws MigrationFault `qmp-protocol` when QEMU names more than any guest has
+   */
   count(text: string): string {
     this.characters += text.length;
     if (this.characters > CHARACTERS_MAX)
@@ -117,7 +121,10 @@ function deviceIn(line: string): Pick<Device, "type" | "id"> | undefined {
   return { type: line.slice(begin.length, at), id: line.slice(at + middle.length, -1) };
 }
 
-/** Takes a line that begins no device. @returns the name of the bus that begins with this line */
+/**
+ * Reads a line that begins no device. If the line has a property, it is added to the properties of `device`.
+ * @returns the name of the bus that begins with this line; undefined where none does
+ */
 function takeLine(line: string, device: Device | undefined): string | undefined {
   const [, name, value = ""] = /^ *([\w-]+) = (.*)$/.exec(line) ?? [];
   if (name !== undefined) device?.properties.push([name, value]);

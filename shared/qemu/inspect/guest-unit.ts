@@ -1,7 +1,7 @@
 /**
  * Acts on the unit of a QEMU that systemd has started as a user of its own (systemd/ferry-guest@.service). An agent of
  * another user can neither signal such a process nor see its open files, so the agent asks systemd to do so. The
- * polkit rule ferry-guests.rules permits these verbs for these units, and nothing else (docs/decisions/0047).
+ * polkit rule ferry-guests.rules permits the verbs of UnitVerb for these units, and nothing else (docs/decisions/0047).
  */
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -43,7 +43,7 @@ export interface UnitState {
   readonly pid: number;
   /** The id of the unit's last start; empty for a unit that was never started. */
   readonly invocation: string;
-  /** How the last main process has ended. */
+  /** How the last main process has ended: its exit code or its signal. Both are null where it has not ended. */
   readonly end: { readonly code: number | null; readonly signal: NodeJS.Signals | null };
 }
 
@@ -87,7 +87,11 @@ export class Systemctl {
   }
 }
 
-/** @param code the code of waitid(2), which is 1 for a process that has exited by itself */
+/**
+ * Tells how a process has ended, from what systemd shows.
+ * @param code the code of waitid(2), which is 1 for a process that has exited by itself
+ * @param status the exit code of such a process; for other codes, the number of the signal that ended the process
+ */
 function endOf(code: string | undefined, status: number): UnitState["end"] {
   if (code === "1") return { code: status, signal: null };
   const [signal] = Object.entries(constants.signals).find(([, number]) => number === status) ?? [];

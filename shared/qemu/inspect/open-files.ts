@@ -77,7 +77,9 @@ export class OpenFiles {
   }
 
   /**
-   * Adds the inode and the base name of an image. The inode is empty unless the process is seen to have that file open.
+   * Completes an image with its absolute path, its inode and its base name. The inode is empty unless the process is
+   * seen to have that file open. The path is added to `gone` where there is no file, or where the process is seen not
+   * to have it open.
    */
   async image(of: Omit<Image, "inode" | "baseName">): Promise<Image> {
     if (pathOf(of.file) === "") return { ...of, inode: "", baseName: "" };
@@ -93,7 +95,7 @@ export class OpenFiles {
 /** The last part of a file's path when all symbolic links are followed. */
 export const baseNameOf = async (path: string): Promise<string> => basename(await realpath(path).catch(() => path));
 
-/** Device and inode of a file, or the number of a block device; empty where there is none. */
+/** Names a file as "DEVICE:INODE", or a block device as "block NUMBER". @returns the empty text where there is none */
 export async function inodeOf(path: string): Promise<string> {
   const found = await stat(path, { bigint: true }).catch(() => undefined);
   return found === undefined ? "" : inodeOfStats(found);

@@ -66,7 +66,7 @@ const property: Read<unknown> = (value, name) => {
   return value;
 };
 
-/** The answer to a command that says only that it has succeeded. */
+/** An answer that says only that the command has succeeded. */
 const nothing: Read<void> = () => undefined;
 
 const optional =

@@ -7,9 +7,9 @@
  *
  * QEMU requires of such a stream (loadvm_process_command and loadvm_postcopy_handle_* of migration/savevm.c; tried with
  * 10.0.2):
- * - ADVISE comes before the first page. It makes QEMU forget all of its RAM, ROMs too. From LISTEN to the end, a page
- *   that never came is not zero but missing: a vCPU or device that touches it waits for it. So zero pages are sent as
- *   well, each of them, as QEMU does.
+ * - ADVISE comes before the first page. It makes QEMU forget all of its RAM, ROMs too. The package begins with LISTEN
+ *   and ends with RUN. From LISTEN to the end of the stream, a page that never came is not zero but missing: a vCPU or
+ *   device that touches it waits for it. So zero pages are sent as well, each of them, as QEMU does.
  * - OPEN_RETURN_PATH comes before the package. The package has a PING in it (3; from 10.2 on also 0x42), which fails
  *   without a return path.
  * - No other PING is needed. The source agent itself answers the PINGs outside of the package (1, 2, 4). A source QEMU

@@ -46,10 +46,13 @@ export class RamBlocks {
     this.byteLength += byteLength;
   }
 
-  /** Makes the block whose name is at `at` the current one. @returns false when no block has that name */
+  /**
+   * Makes a block the current block. Its name is the `length` bytes of the memory from `at` on.
+   * @returns false when no block has that name
+   */
   choose(memory: Uint8Array, at: number, length: number): boolean {
     const present = this.current;
-    // mostly it is the same block again, and comparing bytes makes no string
+    // mostly the name is that of the current block again, and comparing its bytes makes no string
     if (present !== undefined && present.name.length === length) {
       let same = true;
       for (let i = 0; i < length && same; i++) same = memory[at + i] === present.name.charCodeAt(i);

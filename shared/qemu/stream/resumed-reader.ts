@@ -151,7 +151,8 @@ export class ResumedReader {
   private resume(): void {
     const { cursor, state, asked, blocks } = this;
     if (state !== "asking") throw cursor.invalid("a second command postcopyResume");
-    // without an answer for every block QEMU would send the pages that it believes to be missing, not the missing ones
+    // without an answer for every block QEMU would send the pages that it believes to be missing, and the destination
+    // may miss other pages
     if (asked.size < blocks.count)
       throw cursor.invalid(`a command postcopyResume after ${asked.size} of ${blocks.count} blocks`);
     this.state = "pages";
