@@ -17,7 +17,7 @@ export interface Loopback {
   readonly source: ResumingSource;
   /** The destination's end of the transfer stream, which dials the source when its receive() is called. */
   readonly destination: ResumingDestination;
-  /** Lets the operator that watches see these views until the loopback is closed. */
+  /** Sets the function whose views the operator that watches sees from now on, until the loopback is closed. */
   watched(view: () => MigrationView): void;
   /** Closes every connection and listener. The sockets are gone afterwards. */
   close(): Promise<void>;
@@ -130,7 +130,7 @@ const PEER: DestinationService = {
 
 /**
  * Makes the source's service, which has the simulated migration only.
- * @param view what its watchers see, if anything
+ * @param view returns what the operators that watch the migration see; undefined while they see nothing
  */
 function serviceOf(source: ResumingSource, view: () => MigrationView | undefined): SourceService {
   const watch: SourceService["watch"] = (_, observer) => {

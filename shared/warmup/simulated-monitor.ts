@@ -15,8 +15,8 @@ const STATUS = { status: "running", running: true };
 const EVENT = { event: "MIGRATION_PASS", data: { pass: 1 }, timestamp: { seconds: 1, microseconds: 1 } };
 
 /**
- * Asks a simulated monitor a few questions.
- * @param path of its socket, which is gone afterwards
+ * Starts a simulated monitor, asks it QUESTIONS times for its status, and stops it.
+ * @param path the path of the monitor's socket; a file that is there before is removed, and so is the socket at the end
  * @throws MigrationFault as the client of a real monitor does
  */
 export async function askSimulatedMonitor(path: string, signal: AbortSignal): Promise<void> {
