@@ -1,6 +1,7 @@
 /**
- * Counts the outages of a connection, and how long they last. An outage begins when the peer was last heard. The class
- * has no clock: the caller passes times in, milliseconds.
+ * Counts the outages of a connection, and how long they last. An outage begins when the peer was last heard, but no
+ * earlier than a fixed time before the cut was noticed. The class has no clock: the caller passes in the times,
+ * milliseconds.
  */
 
 export interface Interruptions {

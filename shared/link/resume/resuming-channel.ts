@@ -26,7 +26,8 @@ export interface ResumeOptions {
   /** The address of the peer, for messages. */
   readonly peer: string;
   /**
-   * How late a cut may be noticed, milliseconds. A cut counts from when the peer was last heard.
+   * How late a cut may be noticed, milliseconds. A cut counts from when the peer was last heard, but from no earlier
+   * than this long before the cut was noticed.
    * @default 0: a cut counts from when it is noticed
    */
   readonly noticedWithinMs?: number;
@@ -218,7 +219,8 @@ export abstract class ResumingChannel<Out, In> implements Channel<Out, In> {
 
   /**
    * Takes what the peer says about how many messages it has received.
-   * @throws MigrationFault `peer-invalid` when it cannot have received so many, which ends the stream
+   * @throws MigrationFault `peer-invalid` when the peer says that more messages came than were sent, or fewer than
+   *   were confirmed before; the stream is over then
    */
   protected confirmReceived(received: number): void {
     const all = this.confirmed + this.said.length;
