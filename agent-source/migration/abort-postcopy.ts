@@ -1,8 +1,8 @@
 /**
- * Takes a guest back from a post-copy that is broken and was not granted. The source QEMU, which is `postcopy-paused`,
- * is told that the destination has every page, and then that the destination has failed. QEMU leaves its migration with
- * the whole guest (docs/design/post-copy.md#who-owns-the-guest). This file does not start the guest
- * (return-to-source.ts).
+ * Takes a guest back from a broken post-copy, if the guest was not granted, if the destination has refused it, or if
+ * the operator keeps it at the source. The source QEMU, which is `postcopy-paused`, is told that the destination has
+ * every page, and then that the destination has failed. QEMU leaves its migration with the whole guest
+ * (docs/design/post-copy.md#who-owns-the-guest). This file does not start the guest (return-to-source.ts).
  */
 import { createServer, type Socket } from "node:net";
 import { MigrationFault } from "../../shared/fault.ts";

@@ -28,7 +28,11 @@ interface AskOptions {
   readonly paused?: boolean;
 }
 
-/** Asks the destination once. @throws MigrationFault `peer-unreachable`, and other faults of the link */
+/**
+ * Calls the destination once, and returns its answer. Every call asks how the guest stands. With `grant`, `withdraw` or
+ * `kept` as `ask` the call also repeats the grant, withdraws the grant, or says that the guest stays here.
+ * @throws MigrationFault `peer-unreachable`, and other faults of the link
+ */
 export async function askOnce(
   cx: SourceContext,
   ask: SettleCall["ask"],
@@ -74,7 +78,8 @@ export interface Asking {
 
 /**
  * Repeats the grant until the destination runs the guest or proves that it refused. Before each question the agent
- * looks at its own host, and withdraws the grant instead where the guest runs here (askInDoubt).
+ * looks at its own host, and askInDoubt() chooses what it says: for example, where the guest runs here, the agent
+ * withdraws the grant instead, and where the QEMU here cannot be asked, the agent only asks how the guest stands.
  * @throws the signal's reason
  */
 export async function askUntilSettled(

@@ -37,7 +37,8 @@ export class OperatorWords {
   }
 
   /**
-   * Asks for a word while `settle` may settle the state too. The one that comes first ends the other.
+   * Asks for a word while `settle` may settle the state too. Whichever comes first, the word or the result of `settle`,
+   * is returned, and ends the wait for the other.
    * @param leaving aborted when the agent leaves
    * @param settle must reject when its signal is aborted
    */

@@ -1,7 +1,7 @@
 /**
- * Goes on with a post-copy that has lost an agent or its stream. Until its migration is completed, the source QEMU has
- * a whole copy of the guest. It sends every page that it is told the destination misses, whatever it has sent before
- * (docs/design/post-copy.md#when-something-breaks). So no page is lost with an agent or a stream.
+ * Goes on with a post-copy that has lost an agent or its stream. The source QEMU has a whole copy of the guest until
+ * its migration is completed. When it is told which pages the destination misses, it sends all of them, whatever it has
+ * sent before (docs/design/post-copy.md#when-something-breaks). So no page is lost with an agent or a stream.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { ResumingSource } from "../../shared/link/resume/resuming-source.ts";
@@ -36,8 +36,8 @@ export class PagesLost extends MigrationFault {}
 
 /**
  * Goes on with post-copy over a new stream from the destination and a new stream from QEMU.
- * @param link the destination's new stream; the earlier stream, and QEMU's, must be over. This link is closed after a
- *   fault
+ * @param link the destination's new stream. The destination's earlier stream and QEMU's earlier stream must be over.
+ *   This link is closed after a fault
  * @returns a session that serves pages
  * @throws PagesLost when QEMU has nothing left with which it could go on; after any other fault a new stream may be
  *   tried
@@ -119,10 +119,12 @@ async function resume(
 }
 
 /**
- * Waits until QEMU has noticed that its stream is over, and tells from where QEMU can send. If the stream broke after
- * QEMU's last page, or, from QEMU 10.2 on, before the destination had loaded the package, QEMU has left its migration.
- * The guest is then still paused (beginPostcopy() in agent-source/guest/qemu-settings.ts). Another tool's
- * `migrate_cancel` has the same effect.
+ * Waits until QEMU has noticed that its stream is over, and tells from where QEMU can send. A QEMU that does not notice
+ * within PAUSES_WITHIN_MS is told to pause its migration.
+ *
+ * If the stream broke after QEMU's last page, or, from QEMU 10.2 on, before the destination had loaded the package,
+ * QEMU has left its migration. The guest is then still paused (beginPostcopy() in agent-source/guest/qemu-settings.ts).
+ * Another tool's `migrate_cancel` has the same effect.
  * @throws PagesLost when QEMU has no migration with which it could go on; MigrationFault `qemu-failed` when QEMU has
  *   not noticed in time
  */

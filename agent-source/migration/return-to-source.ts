@@ -43,10 +43,10 @@ export interface Here {
 }
 
 /**
- * Makes the guest run at the source, or stay paused if it was paused. It tries again for as long as QEMU does not
- * answer, and resolves when the guest runs, when it stands still for a reason that this migration has nothing to do
- * with, or when its QEMU has ended. A guest that was paused is not started: QEMU itself puts it back into its run state
- * when the migration fails.
+ * Ends QEMU's migration, makes the guest run at the source, or stay paused if it was paused, and puts QEMU's migration
+ * settings back. The function tries again for as long as QEMU does not answer. It resolves when the guest runs, when
+ * the guest stands still for a reason that this migration has nothing to do with, or when the guest's QEMU has ended. A
+ * guest that was paused is not started: QEMU itself puts it back into its run state when the migration fails.
  * @throws the reason of `cx.leaving`
  */
 export async function runAtSource(undo: Undo, cx: SourceContext): Promise<Here> {
@@ -143,8 +143,9 @@ async function settle(qmp: QmpClient, undo: Undo, cx: SourceContext): Promise<st
 }
 
 /**
- * Waits until QEMU's migration has ended and the guest is at the source as it was. A guest that this migration has
- * stopped is started; `postcopy` is set where this agent itself has stopped it.
+ * Waits until QEMU's migration has ended and the guest is at the source as it was. Meanwhile a post-copy that QEMU has
+ * paused is aborted, a migration that QEMU does not end in time is cancelled, and a guest that this migration has
+ * stopped is started. `postcopy` is set where this agent itself has stopped the guest.
  * @returns what the guest does now
  * @throws MigrationFault `qmp-timeout`, and faults of the monitor
  */

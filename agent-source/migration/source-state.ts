@@ -39,8 +39,9 @@ export interface Undo {
   /** True when the destination may have the whole guest. If the QEMU here has ended, that copy may be the only one. */
   readonly mayBeWhole: boolean;
   /**
-   * True when this migration has brought the QEMU into `postmigrate`, or may have: the journal says `retiring` before
-   * the agent retires a QEMU.
+   * True when this migration has brought the QEMU into `postmigrate`, or may have. Only then *keeping* starts a guest
+   * whose QEMU is in `postmigrate`. An agent that starts again knows this by `retiring` in the journal, which the agent
+   * writes before it retires a QEMU.
    */
   readonly isRetired: boolean;
   /**

@@ -25,8 +25,8 @@ interface Began {
  * Judges why the guest has stopped from the run state in QEMU's stream (shared/qemu/stream/global-state.ts). QEMU notes
  * this run state in the moment in which its migration stops the guest, and the destination's QEMU goes by it too.
  * @returns whether the guest stays paused, and why it was switched over when it was
- * @throws MigrationFault `guest-not-running` for a guest that stopped for another reason, or that the destination agent
- *   is too old to leave paused
+ * @throws MigrationFault `guest-not-running` when the guest stopped for another reason than the switchover or a pause,
+ *   or when it is paused and the destination agent is too old to leave it paused
  */
 export function stopCause(
   { capture, paused: before, contract, stoppedWith }: Stopped,

@@ -26,7 +26,7 @@ import type { SourceContext } from "./source-context.ts";
  * save the stretch (agent-destination/migration/guest-digests.ts), and the agent there then has to read it.
  */
 const ANSWERS_WITHIN_MS = 90_000;
-/** The most pages that are named in the message of a mismatch, and that are searched for the generation id. */
+/** The most pages that a mismatch's message names, and that findIdPage() searches for the guest's generation id. */
 const NAMED_PAGES = 8;
 
 /**

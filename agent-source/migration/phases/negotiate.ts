@@ -44,7 +44,7 @@ export async function negotiate(state: State<"negotiating">, cx: SourceContext):
   return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
 
-/** Whether an offer is only a check, and whether the link is measured then. */
+/** Whether an offer is only a check, and whether the destination dials in after a check, to have the link measured. */
 type Check = Pick<Offer, "dryRun" | "measureLink">;
 
 /**
@@ -110,8 +110,9 @@ async function refusalsThere(
 }
 
 /**
- * Adds to a refusal what the destination cannot say: why it was offered no older protocol version (makeOffer), and the
- * digest of the definition here, to be compared, since a destination tells no source the digest of its own definition.
+ * Adds to a refusal what the destination cannot say: why it was offered no older protocol version (makeOffer), or the
+ * digest of the definition here. The operator compares the digests of both definitions, since a destination tells no
+ * source the digest of its own definition.
  */
 function explained(refusal: Refusal, { guest, transfer }: Offer): Refusal {
   if (refusal.code === "guest-definition")
