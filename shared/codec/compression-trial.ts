@@ -39,8 +39,8 @@ export class CompressionTrial {
   /** True while pages go without compression, for a trial or because that has proved faster. */
   without = false;
   /**
-   * The rate at which pages were sent lately with compression, bytes per second before compression; 0 while it is not
-   * known.
+   * The rate at which pages were sent lately with compression, in raw bytes per second (before compression); 0 while it
+   * is not known.
    */
   private withRate = 0;
   /** The rate at which pages were sent lately without compression, bytes per second; 0 while it is not known. */

@@ -182,7 +182,7 @@ export type Standing = "waiting" | "starting" | "pulling" | "running" | "refused
 /**
  * What a source says with its question. `standing`: the source only asks how the guest stands. `grant`: the source
  * repeats the grant. `withdraw`: the source withdraws the grant. `kept`: the source's journal says that the guest stays
- * there; once this is answered, the source says nothing more.
+ * at the source; once this is answered, the source says nothing more.
  */
 export type Ask = "standing" | "grant" | "withdraw" | "kept";
 

@@ -40,8 +40,8 @@ export interface Offer {
   /** True when the destination is to dial the source after a check all the same, so that the link can be measured. */
   readonly measureLink: boolean;
   /**
-   * True when the source will say `kept` once its journal says that the guest stays there. The destination keeps a
-   * refused copy until then.
+   * True when the source will say `kept` once its journal says that the guest stays at the source. The destination
+   * keeps a refused copy until then.
    */
   readonly saysKept: boolean;
 }

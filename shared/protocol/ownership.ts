@@ -99,7 +99,7 @@ export interface SourceRecord {
   readonly retiring?: true;
   /**
    * Set only in `granted`: somebody other than an agent has started the guest here, and the grant was withdrawn. The
-   * agent never repeats the grant, whatever becomes of that QEMU.
+   * agent never repeats the grant, whatever becomes of the QEMU in which the guest was started.
    */
   readonly withdrawn?: true;
   /**
@@ -162,7 +162,7 @@ export interface DestinationRecord {
    * paused by its operator.
    */
   readonly ran?: true;
-  /** True when the source will say `kept` once its journal says that the guest stayed there. */
+  /** True when the source will say `kept` once its journal says that the guest stayed at the source. */
   readonly saysKept?: true;
   /** Set only in `refused`: the reason, for a source that asks late. */
   readonly reason?: string;

@@ -3,9 +3,12 @@
  *
  *     "QEVM" 3 | 07 length machine | [05 subsection]* | 01 id "ram" 0 4 | size|4, {name, length}*, 10 | 7e id
  *
- * (migration/savevm.c qemu_savevm_state_header, vmstate_configuration; migration/ram.c ram_save_setup.) Each method
- * reads one item at the cursor, and returns false, without moving, when the item is not all there. StreamReader knows
- * which item is due.
+ * (migration/savevm.c qemu_savevm_state_header, vmstate_configuration; migration/ram.c ram_save_setup.) After "ram"
+ * come the instance 0 and the version 4. `size` is the sum of all lengths, with the flag 4 (RAM_MEM_SIZE) in its low
+ * bits. The numbers 10 and 7e are RAM_EOS and the footer, in hexadecimal.
+ *
+ * Each method reads one item at the cursor, and returns false, without moving, when the item is not all there.
+ * StreamReader knows which item is due.
  */
 import { PAGE_SIZE, RAM_BLOCKS_MAX } from "../../units.ts";
 import { type RamBlock, RamBlocks } from "./ram-blocks.ts";
