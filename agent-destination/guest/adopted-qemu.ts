@@ -36,8 +36,8 @@ export async function findUnwritten(
 }
 
 /**
- * Tells what an adopted QEMU does. A guest that was never started at the source is `prelaunch` here too, once it is
- * loaded.
+ * Tells what an adopted QEMU does. The status `prelaunch` alone does not tell whether QEMU still loads: a guest that
+ * was never started at the source is `prelaunch` here too, once it is loaded.
  * @throws MigrationFault when QEMU does not tell
  */
 export async function stateOf(
@@ -65,7 +65,7 @@ async function stateSaid({ qmp }: GuestProcess, isPostcopy: boolean): Promise<Ex
   // a guest that stands still for another reason (a disk error, a panic, a suspend) needs its missing pages all the
   // same
   if (pulls && !PAUSED_STATES.includes(status)) return (await isMarkedRefused(qmp)) ? "started" : "pulling";
-  // a QEMU that has the guest and waits is in one of the paused states, whatever its migration was
+  // a QEMU that has the guest and waits is in one of the paused states, whatever `query-migrate` says
   if (!PAUSED_STATES.includes(status)) {
     if (await isMarkedRefused(qmp)) return "started";
     return status === "running" ? "running" : "moved";

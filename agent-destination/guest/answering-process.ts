@@ -13,8 +13,10 @@ export const STUCK_MS = 1000;
 
 /**
  * Checks that this QEMU answers at the monitor, and not another process. Another process that answers there was started
- * by somebody else, and the agent sends it no command.
- * @throws MigrationFault `qemu-failed` when another process answers
+ * by somebody else, and the agent sends it no command. A QEMU that misses pages passes the check as well when it does
+ * not answer within STUCK_MS.
+ * @throws MigrationFault `qemu-failed` when another process answers; another fault when this agent cannot find out
+ *   which process answers
  */
 export async function checkProcess(
   qmp: QmpClient,

@@ -22,7 +22,10 @@ export interface CommandRun {
   readonly ended: Promise<CommandEnd>;
   /** True for a process that is the command, or that the command has started, as long as it has not ended. */
   isOurs(pid: number): Promise<boolean>;
-  /** Kills the processes. Never rejects: the caller looks afterwards whether they have ended. */
+  /**
+   * Kills these processes. A command in a unit of its own is killed with all processes of the unit, unless `pids` is
+   * empty. Never rejects: the caller looks afterwards whether the processes have ended.
+   */
   kill(pids: readonly number[]): Promise<void>;
 }
 

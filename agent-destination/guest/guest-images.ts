@@ -35,7 +35,8 @@ export interface HasImages {
  * 10.0 on this also activates the images, as `cont` will do, and deactivates them again, while the source can still
  * take them back. That takes some milliseconds at most, and nothing is done for a guest without images.
  * @param disks the guest's disks as they were compared with those of the source; where undefined, no path is checked
- * @throws MigrationFault `disks-changed` where another file is at a path; `qemu-failed` with QEMU's words
+ * @throws MigrationFault `disks-changed` where another file is at a path; `qemu-failed` with QEMU's words where the
+ *   images cannot be activated, once letGoOfImages() has released their locks
  */
 export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<void> {
   const { qmp } = guest;
@@ -64,8 +65,8 @@ export async function tryImages(guest: HasImages, disks?: GuestDisks): Promise<v
 }
 
 /**
- * Releases the locks of the images, which the source may need. `keepsLocks` then tells whether QEMU holds some of these
- * locks all the same; only the end of QEMU releases those.
+ * Makes a QEMU from 10.0 on release the locks of the images, which the source may need. `keepsLocks` then tells whether
+ * QEMU holds some of these locks all the same; only the end of QEMU releases those.
  */
 export async function letGoOfImages(guest: HasImages): Promise<void> {
   if (guest.qmp.greeting.version.major < SETS_ACTIVE) return;

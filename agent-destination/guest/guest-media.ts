@@ -100,7 +100,7 @@ async function allowed(
 /**
  * Tells whether QEMU has opened this file for the definition, in this format: in a removable drive, or for no device.
  * The offered medium must be for reading only, unless the definition lets the guest write to the file. Options beside
- * the format, such as `offset`, cannot be given to a drive afterwards.
+ * the format, such as `offset`, are not compared, since QEMU takes none of them when a medium is put into a drive.
  */
 const isOfDefinition = ({ file, format, writable }: Image, { drives }: FoundDisks): boolean =>
   /^[\w-]+$/.test(format) &&

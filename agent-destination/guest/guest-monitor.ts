@@ -61,7 +61,7 @@ export class GuestMonitor {
    * was told so, and once it was dismissed. A dismissed keeper may be given to another QEMU.
    */
   private waiting: KeeperProcess | undefined;
-  /** True once a keeper holds QEMU's own socket. */
+  /** True once a keeper holds QEMU's own socket, or is to hold it. */
   private kept = false;
   /** True once this agent uses the monitor no more. */
   private over = false;
@@ -239,7 +239,7 @@ export class GuestMonitor {
   private use(client: QmpClient): QmpClient {
     const before = this.client;
     this.client = client;
-    // the events of the second monitor are passed on since it was opened
+    // openSecond() has already arranged that the events of the second monitor are passed on
     if (client !== this.secondClient) this.hear(client);
     if (before !== undefined && before !== client) for (const renewed of [...this.renewals]) renewed(client);
     return client;

@@ -88,8 +88,8 @@ export class GuestProcess {
   }
 
   /**
-   * The connection to the monitor.
-   * @throws MigrationFault `qmp-disconnected` for an adopted QEMU that does not answer
+   * The connection to the monitor that is in use, or the last one: monitor() makes a new one where it was lost.
+   * @throws MigrationFault `qmp-disconnected` where there never was one
    */
   get qmp(): QmpClient {
     return this.monitors.qmp;

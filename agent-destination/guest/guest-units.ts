@@ -141,7 +141,8 @@ export class GuestUnits {
    * Finds the unit in which systemd starts a guest as a user of its own. For each guest it is logged once what the
    * guest could reach if it broke out of its QEMU.
    * @returns undefined for a guest whose QEMU this agent has to start itself, as its own user
-   * @throws MigrationFault `qemu-start` where qemu.scope is `on`, and systemd does not have the unit
+   * @throws MigrationFault `qemu-start` where qemu.scope is `on`, the definition has the monitor in `{guest}`, and
+   *   systemd cannot start the guest
    */
   async ownUnit(definition: GuestDefinition, runtimeDirectory: string): Promise<OwnUnit | undefined> {
     const { name, command } = definition;

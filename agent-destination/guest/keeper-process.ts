@@ -2,9 +2,9 @@
  * Starts the program that holds a QEMU's monitor, the keeper (monitor-keeper.ts). Once it was told to begin, it
  * outlives this agent.
  *
- * After a migration that needed a keeper, the next one is started ahead, and waits for its QEMU: a start of Node takes
- * some 50 ms of a processor, just when the guest and the destination's QEMU need all processors
- * (docs/design/warm-up.md#what-waits-for-the-next-migration). A keeper that waits ends with this agent.
+ * Once a migration has needed a keeper, the keeper for the next migration is started ahead, and waits for its QEMU. A
+ * start of Node takes some 50 ms of processor time, and would come just when the guest and the destination's QEMU need
+ * all processors (docs/design/warm-up.md#what-waits-for-the-next-migration). A keeper that waits ends with this agent.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";

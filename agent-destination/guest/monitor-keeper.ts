@@ -60,7 +60,7 @@ function fromQemu(message: QmpMessage): void {
   else if (client !== undefined && !say(client, message)) hold(client);
 }
 
-/** Stops reading from QEMU until the agent has read what the keeper sent to it, so that the keeper holds little. */
+/** Stops reading from QEMU until the agent has read what the keeper sent to it, so that the keeper buffers little. */
 function hold(agent: Socket): void {
   if (qemu === undefined || qemu.isPaused()) return;
   qemu.pause();

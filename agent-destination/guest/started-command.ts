@@ -54,7 +54,7 @@ export class StartedCommand {
   private readonly options: CommandOptions;
   private readonly clock: Clock;
   private readonly run: CommandRun;
-  /** Names the process of the command; undefined where it had ended already. */
+  /** Tells the process of the command from a later one with the same number; undefined where it had ended already. */
   private readonly identity: Promise<string | undefined>;
   /** How the command has ended; undefined while it runs. */
   private end: CommandEnd | undefined;
@@ -108,7 +108,8 @@ export class StartedCommand {
   }
 
   /**
-   * Tells what a failure of the start means, with the last words of the command, whether the command has ended or not.
+   * Makes the fault of a start that has failed. Where QEMU did not answer at its monitor, the fault has the last words
+   * of the command, which may have ended or still run. Every other fault is returned as it is.
    */
   async explain(thrown: unknown): Promise<MigrationFault> {
     const fault = MigrationFault.from(thrown, "qemu-start");
