@@ -1,6 +1,6 @@
 /**
- * Answers a source that only measures the link. The transfer stream is that of a migration, but only pings and probes
- * are on it.
+ * Answers a source that only measures the link. The agent opens a transfer stream as for a migration, but only pings
+ * and probes go over it.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import { diallerOf } from "../../shared/link/grpc/grpc-link.ts";

@@ -48,7 +48,7 @@ export interface DestinationContext {
   readonly caller: string | undefined;
   /** Memory that the guest takes here, bytes; 0 for a check, and where it is not known. */
   readonly neededBytes: number;
-  /** The `sequence` of this migration's records in the journal. */
+  /** The `sequence` of this migration's records in the journal: a later migration has a larger number. */
   readonly sequence: number;
   /** When the migration began, milliseconds since the epoch; for people only. */
   readonly startedAtMs: number;
@@ -116,8 +116,9 @@ export const tokenText = (token: Uint8Array): string => Buffer.from(token).toStr
 
 /**
  * Gives the paths of the keeper's socket and of the second monitor of a QEMU that may go into post-copy.
- * @param directory where the agent and this QEMU meet. The default looks for it on the host, which is right once the
- *   QEMU was started
+ * @param directory where QEMU opens its second monitor: the guest's own directory or runtimeDirectory. The default is
+ *   the guest's own directory where this host has it. It is right only once QEMU was started, since the start may make
+ *   that directory
  */
 export const keeperPlaces = (
   { id, guest, config }: Pick<DestinationContext, "id" | "guest" | "config">,

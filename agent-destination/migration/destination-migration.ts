@@ -49,9 +49,10 @@ type Live = Exclude<DestinationState, Final>;
 const AGAIN_MS = 500;
 
 /**
- * Runs an incoming migration until the guest runs here (*arrived*), was started and has ended (*lost*), was started by
- * somebody other than an agent (*doubled*), or nothing is left of it (*discarded*). The function also returns when this
- * agent stops and leaves the migration to the next agent. Never rejects.
+ * Runs an incoming migration until the guest runs here or is paused as it was granted (*arrived*), was started and has
+ * ended (*lost*), was started by somebody other than an agent although it is refused (*doubled*), or nothing is left of
+ * it (*discarded*). The function also returns when this agent stops and leaves the migration to the next agent. Never
+ * rejects.
  * @param changed is called with each state that is entered, the first one included
  */
 export async function runDestinationMigration(

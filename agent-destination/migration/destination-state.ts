@@ -31,7 +31,10 @@ export interface Undo {
 interface Whole {
   readonly guest: GuestProcess;
   readonly receiver?: Receiver;
-  /** Only in post-copy: QEMU has the device state, and gets the missing pages while the guest runs. */
+  /**
+   * What an agent needs to resume post-copy. Set only in post-copy: QEMU has the device state, and gets the missing
+   * pages while the guest runs.
+   */
   readonly postcopy?: DestinationPostcopy;
 }
 

@@ -9,7 +9,10 @@ import type { DestinationContext } from "./destination-context.ts";
 /** How long QEMU may take to save one stretch of memory to a file, milliseconds. */
 const SAVES_WITHIN_MS = 60_000;
 
-/** Sends the digests of one stretch of guest-physical memory. Never rejects: a fault is given to receiver.fail(). */
+/**
+ * Sends a digest of each page of one stretch of guest-physical memory: `byteLength` bytes from the address `start`.
+ * Never rejects: a fault is given to receiver.fail().
+ */
 export function answerDigests(
   guest: GuestProcess,
   receiver: Receiver,

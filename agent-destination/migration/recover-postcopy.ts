@@ -36,7 +36,7 @@ const POLL_MS = 20;
 /**
  * Gives QEMU a new stream, and dials the source.
  * @returns the receiver of the new stream; undefined when QEMU has every page already
- * @throws MigrationFault when QEMU does not take the new stream; the call may be repeated
+ * @throws MigrationFault when QEMU has ended, or does not take the new stream: the call may then be repeated
  */
 export async function recoverPostcopy(
   guest: GuestProcess,

@@ -128,8 +128,8 @@ async function takenUp(
 }
 
 /**
- * Writes `arrived`. A disk that does not take the record does not hold the agent up: its next start finds the guest
- * running again.
+ * Writes `arrived`, unless the record says so already. The agent goes on even if the disk does not take the record:
+ * after its next start it finds the guest running again.
  */
 async function noteArrived(
   record: DestinationRecord,

@@ -11,8 +11,9 @@ import { noteStarted, onceStarted } from "../started-by-others.ts";
 
 type Ends = State<"owning"> | State<"refusing"> | State<"arrived"> | State<"pulling">;
 /**
- * What ends this state. `claimed` and `ended`: an operator has said `here` or `end`. A fault: the source has withdrawn
- * the migration, by a call or by the stream, and the fault has its reason.
+ * What ends this state. `started`: somebody other than an agent has started the guest. `gone`: QEMU has ended.
+ * `claimed` and `ended`: an operator has said `here` or `end`. A fault: the source has withdrawn the migration, by a
+ * call or by the stream, and the fault has its reason.
  */
 type Word = MigrationFault | "granted" | "started" | "gone" | "claimed" | "ended" | "stopping";
 

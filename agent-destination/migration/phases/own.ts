@@ -15,7 +15,7 @@ export async function own(state: State<"owning">, cx: DestinationContext): Promi
   const { kind: _, isMarked, ...whole } = state;
   const { postcopy, grant, guest } = state;
   const grantedAtUs = cx.clock.nowUs();
-  // once `running` is written, the end of QEMU does not refuse the guest any more, so the agent looks for it before
+  // once `running` is written, the end of QEMU does not count as a refusal any more, so the agent looks for it before
   if (await guest.hasEnded()) throw await guest.endFault();
   await writeInTime(cx, destinationRecord(cx, "running", guest, { postcopy, paused: grant.paused }));
   // the mark is removed after the record is written: if the agent ends in between, the mark still refuses the guest

@@ -74,7 +74,10 @@ async function untilComplete(receiver: Receiver, cx: DestinationContext): Promis
   return "complete";
 }
 
-/** Tells the source that post-copy is complete, and closes the agent's connections to the guest's QEMU. */
+/**
+ * Tells the source that post-copy is complete, leaves the guest's monitor to others, and notes in the journal that the
+ * guest has arrived.
+ */
 async function arrived(
   guest: GuestProcess,
   receiver: Receiver | undefined,
@@ -105,7 +108,7 @@ async function arrived(
   return { kind: afterDestination("pulling", "complete") };
 }
 
-/** Closes the stream of a QEMU that has ended, and removes the socket that a killed QEMU leaves. */
+/** Closes the stream of a QEMU that has ended, and removes the sockets that a killed QEMU leaves. */
 async function gone(
   guest: GuestProcess,
   receiver: Receiver | undefined,

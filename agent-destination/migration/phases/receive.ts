@@ -9,17 +9,17 @@ import type { DestinationContext } from "../destination-context.ts";
 import type { State } from "../destination-state.ts";
 
 /**
- * The limit on a source's silence is at least this many keep-alive periods. Keep-alive finds a source agent that is
- * stopped within two periods. Its link then counts as cut, and a cut has a limit of its own (`link.giveUpAfter`). With
- * a smaller number here such a source would count as silent first
+ * The limit on a source's silence is at least this many keep-alive periods. Within two periods keep-alive finds that a
+ * source agent is stopped. The link then counts as cut, and a cut has a limit of its own (`link.giveUpAfter`). With a
+ * smaller number here such a source would count as silent first
  * (docs/design/link-and-resume.md#silence-over-a-link-that-is-up).
  */
 const KEEP_ALIVES = 4;
 
 /**
- * Passes frames on to QEMU until the source has said that there are no more, or post-copy's package was written to
- * QEMU. Only in this state a silent source ends its migration: from *loading* on this host may have the only whole
- * copy, and silence proves nothing.
+ * Waits while frames are passed on to QEMU, until the source has said that there are no more, or post-copy's package
+ * was written to QEMU. Only in this state does a silent source end the migration. From the state *loading* on, this
+ * host may have the only whole copy, and silence does not prove where the guest may run.
  */
 export async function receive(state: State<"receiving">, cx: DestinationContext): Promise<State<"loading">> {
   const { guest, receiver } = state;

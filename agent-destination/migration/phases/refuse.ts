@@ -91,8 +91,8 @@ export async function withhold(state: State<"withheld">, cx: DestinationContext)
   say(undo, fault, cx.token);
   const first = await Promise.race([
     onceAborted(cx.unneeded, over.signal).then(() => "heard" as const),
-    // a source that is in contact is about to say that it has heard the refusal, so the agent waits for that until it
-    // leaves
+    // a source that is in contact is about to say that it has heard the refusal, so the agent waits for that until
+    // `leaving`, which comes after `stopping`
     onceAborted(receiver?.channel.isCut === false ? cx.leaving : cx.stopping, over.signal).then(
       () => "stopping" as const,
     ),
