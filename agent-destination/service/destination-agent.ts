@@ -59,7 +59,7 @@ export class DestinationAgent implements DestinationService {
    * times and the resource usage in these answers.
    */
   private readonly arrivals = new Map<string, Running>();
-  /** The largest `sequence` of the migrations in the journal. */
+  /** The largest `sequence` of the migrations in the journal; each new migration gets a larger one. */
   private sequence = 0;
   private readonly places: Places;
   private readonly looks: MonitorLooks;

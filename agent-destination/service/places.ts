@@ -72,9 +72,10 @@ export class Places {
   }
 
   /**
-   * Makes way for a new migration of a guest. A source has at most one migration of a guest, so a source that begins a
-   * new one has given the earlier one up (Incoming.isGivenUpBy). The new one begins only when the earlier one is
-   * refused for good. One offer for a guest waits for that; further offers are refused, because the guest is busy.
+   * Ends the migration of a guest that is under way, to make way for a new one, and waits for its end, at most
+   * CLEARS_WITHIN_MS. A source has at most one migration of a guest, so a source that begins a new one has given the
+   * earlier one up (Incoming.isGivenUpBy). The new one begins only when the earlier one is refused for good. One offer
+   * for a guest waits for that; further offers are refused, because the guest is busy.
    */
   async clear(guest: string): Promise<void> {
     const entry = this.entryOf(guest);

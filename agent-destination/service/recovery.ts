@@ -40,9 +40,10 @@ export interface DestinationAgentParts {
 const RECORDS_KEPT = 200;
 
 /**
- * Reads the journal, and removes the files that earlier lives of this agent have left of QEMUs that have ended. A file
- * that is no record is logged and left alone, because nothing may be guessed from it.
- * @returns every record, the one with the smallest `sequence` first
+ * Reads the journal, removes the files that earlier lives of this agent have left of QEMUs that have ended, and then
+ * removes the oldest records of ended migrations (pruneJournal). A file that is no record is logged and left alone,
+ * because nothing may be guessed from it.
+ * @returns every record that was read, the one with the smallest `sequence` first
  */
 export async function readJournal(parts: DestinationAgentParts): Promise<readonly JournalEntry<DestinationRecord>[]> {
   const { journal, log, config } = parts;
@@ -77,8 +78,8 @@ export const isSettled = ({ kind, heard }: DestinationRecord): boolean =>
   kind === "arrived" || (kind === "refused" && heard === true);
 
 /**
- * True when the migration's QEMU has ended, or none is known, so that files may have been left. A QEMU that is still
- * loading ends when its stream ends, and so it ends with the agent.
+ * True when the migration's QEMU has ended, or none is known, so that files may have been left; never for a guest that
+ * has arrived. A QEMU that is still loading ends when its stream ends, and so it ends with the agent.
  */
 const hasLeftFiles = async ({ kind, qemu }: DestinationRecord): Promise<boolean> =>
   kind !== "arrived" && (qemu === undefined || (await hasEnded(qemu).catch(() => false)));

@@ -80,7 +80,7 @@ export class SimulatedSource {
     });
   }
 
-  /** Sends the head of QEMU's stream, and the layout. */
+  /** Sends the head of QEMU's stream, and the layout of the guest's RAM blocks. */
   async start(): Promise<void> {
     const head = Buffer.concat(encodeStreamStart("rehearsal", this.blocks, RAM_SECTION, encodeAdvise()));
     await this.bytes("verbatim", head);
