@@ -230,8 +230,8 @@ export class GuestProcess {
    * Starts the guest. The caller has checked that the journal says `running` for this very process.
    * @returns `refusal`: QEMU's words when it has refused, so that the guest has not run; undefined when it has not
    *   refused
-   * @throws MigrationFault `qemu-failed` when QEMU is in a state from which no arriving guest is started; any other
-   *   fault when QEMU does not answer
+   * @throws MigrationFault `qemu-failed` when QEMU is in a state from which no arriving guest is started; another fault
+   *   when QEMU does not answer, or has refused `cont` and may have run the guest all the same
    */
   async cont(qmp: QmpClient): Promise<{ readonly refusal: string | undefined }> {
     const { status } = await qmp.execute("query-status");

@@ -1,4 +1,4 @@
-/** The phase *loaded*: the guest is here as a whole, paused, and waits for the grant. */
+/** The phase *loaded*: QEMU has the whole guest, or in post-copy its device state, and waits, paused, for the grant. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { destinationMayRun, EPOCH, type OwnershipGrant } from "../../../shared/protocol/ownership.ts";

@@ -1,4 +1,4 @@
-/** The phase *loading*: QEMU has every byte, and finishes loading the guest. */
+/** The phase *loading*: QEMU has every byte, or in post-copy its package, and finishes loading the guest. */
 import { MigrationFault } from "../../../shared/fault.ts";
 import { afterDestination } from "../../../shared/protocol/destination-states.ts";
 import { hasRun, PAUSED_STATES } from "../../../shared/qemu/inspect/preflight.ts";
