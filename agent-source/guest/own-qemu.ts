@@ -171,8 +171,9 @@ export class OwnQemu {
 
   /**
    * Starts the guest, which a migration of this agent has stopped.
-   * @throws MigrationFault `in-doubt` when the destination may run the guest; `qemu-failed` when QEMU is in another
-   *   state, or another process answers or has taken the path
+   * @throws MigrationFault `in-doubt` when the destination may run the guest; `qemu-failed` when QEMU is in none of the
+   *   run states STOPPED, when another process answers at this monitor, or when another QEMU that may run the guest has
+   *   taken the monitor's path
    */
   async cont(qmp: QmpClient, { record, refusedToken }: Ownership): Promise<void> {
     if (!sourceMayRun(record, refusedToken))

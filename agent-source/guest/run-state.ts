@@ -11,7 +11,7 @@ import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 
 export class RunState {
   private still: boolean;
-  /** Resolves with the time of the present stop, or of the next one. */
+  /** Resolves with the time of the present stop, or of the next stop, microseconds since the epoch. */
   private stop: Deferred<number> = deferred();
   private stopSeen = false;
 
@@ -19,7 +19,7 @@ export class RunState {
     this.still = still;
   }
 
-  /** @throws MigrationFault "qmp-…" */
+  /** Asks QEMU whether the guest runs, and follows QEMU's events from then on. @throws MigrationFault "qmp-…" */
   static async begin(qmp: QmpClient): Promise<RunState> {
     const seen: QmpEvent[] = [];
     // subscribed first, so that no event is missed. The answer is newer than the events that come before it, and the
@@ -40,7 +40,10 @@ export class RunState {
     return this.still;
   }
 
-  /** Resolves with the time of a STOP, microseconds since the epoch, once one was seen that no RESUME has followed. */
+  /**
+   * Resolves once a STOP has come that no RESUME has followed, with the time of this STOP, microseconds since the
+   * epoch.
+   */
   get stopped(): Promise<number> {
     return this.stop.promise;
   }
