@@ -1,14 +1,14 @@
 /**
  * Measures what the link does: its bandwidth by acknowledgements, its round trip and the offset between the two hosts'
- * clocks by clock replies. Pure: times are passed in. Until the link was seen full, the bandwidth is what the probe
- * found, or a higher rate that was carried since.
+ * clocks by clock replies. Pure: times are passed in. Until the sender has once had to wait for credit, the bandwidth
+ * is what the probe found, or a higher rate that was carried since.
  */
 
 /** The shortest window over which a rate is measured, milliseconds. */
 const WINDOW_MS = 40;
 /** The weight of the newest window in `bytesPerSecond`. */
 const SMOOTHING = 0.3;
-/** How many of the last windows tell what the link carries now, full or not. */
+/** How many of the last windows tell what the link carries now, whether or not the sender had to wait for credit. */
 const CARRIED_WINDOWS = 4;
 /**
  * The index of the window whose rate counts as sustained, among the last four windows sorted from the slowest to the
@@ -17,7 +17,7 @@ const CARRIED_WINDOWS = 4;
  * bucket of a shaped link lets pass (docs/design/credit-and-frames.md#what-the-link-carries).
  */
 const IN_BURST = 1;
-/** The link counts as full from this fraction of its sustained peak on. */
+/** The link counts as full (`isAtItsPeak`) from this fraction of its sustained peak on. */
 const AT_PEAK = 0.85;
 /** The bandwidth that is assumed before anything was measured: 1 Gbit/s, in bytes per second. */
 const BANDWIDTH_GUESS = 125e6;
@@ -55,7 +55,7 @@ export class LinkMeter {
   /** True while the link carries about what it can: the bottleneck is then the link, and not a busy host. */
   isAtItsPeak = false;
 
-  /** Bytes per second of the last windows, whether the link was full or not, oldest first. */
+  /** Bytes per second of the last windows, whether or not the sender had to wait for credit; the oldest first. */
   private readonly rates = new Float64Array(CARRIED_WINDOWS);
   private windows = 0;
   /** The sustained peak: the most that the link kept up for some windows, bytes per second. */
@@ -86,7 +86,7 @@ export class LinkMeter {
     const elapsed = nowMs - this.windowStart;
     if (elapsed < WINDOW_MS) return;
     const rate = ((this.applied - this.windowBytes) * 1000) / elapsed;
-    // a link that was not full can carry at least what it has carried
+    // a link on which the sender did not have to wait for credit can carry at least what it has carried
     if (this.full) this.bytesPerSecond = (1 - SMOOTHING) * this.bytesPerSecond + SMOOTHING * rate;
     else if (rate > this.bytesPerSecond) this.bytesPerSecond = rate;
     this.peakBytesPerSecond = Math.max(

@@ -85,7 +85,7 @@ export class PeerInbox {
     this.connection = deferred();
   }
 
-  /** Asks for the destination's time. Resolves when any answer comes. */
+  /** Asks for the destination's time. Resolves when the next answer comes, to this ping or to another one. */
   ping(): Promise<void> {
     // a peer that never answers must not make these lists grow
     if (this.pings.size > PINGS_MAX) this.pings.clear();

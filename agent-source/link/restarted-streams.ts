@@ -1,7 +1,7 @@
 /**
- * Transfer streams that a destination begins again in post-copy, after one of the two agents has started again. Such a
- * stream is accepted only once the migration waits for one (in *serving*, or in *inDoubt* during post-copy). Before
- * that the destination has to dial again.
+ * Transfer streams that a destination begins again in post-copy, after one of the two agents was started again, or a
+ * stream was lost. Such a stream is accepted only once the migration waits for one (in *serving*, or in *inDoubt*
+ * during post-copy). Before that the destination has to dial again.
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";
@@ -10,7 +10,11 @@ import type { Hello } from "../../shared/protocol/stream-messages.ts";
 import { type Clock, systemClock } from "../../shared/runtime/clock.ts";
 import { type Deferred, deferred } from "../../shared/runtime/deferred.ts";
 
-/** The largest generation of a stream. Generations are random, so that a restarted agent does not repeat one. */
+/**
+ * The largest generation of a stream. A generation is a number by which the destination tells a stream that begins
+ * again from the streams before it. The numbers are random, so that a source agent that was started again does not give
+ * a number that it has given before.
+ */
 const GENERATIONS = 2 ** 31 - 1;
 
 export class RestartedStreams {
@@ -28,7 +32,7 @@ export class RestartedStreams {
     this.clock = clock;
   }
 
-  /** Accepts restarted streams from now on: the guest runs at the destination. */
+  /** Accepts restarted streams from now on, since the guest runs at the destination, or may run there. */
   listen(): void {
     this.open = true;
   }
