@@ -102,7 +102,7 @@ function downtimeOf({ session: { meter }, times, running }: Outcome): Downtime {
   const deviceStateMs = ms(times.lastPagesUs, times.lastByteUs);
   const loadMs = ms(times.lastByteUs, times.loadedUs);
   const { verifyMs } = times;
-  // time that is in no other part is the commit's
+  // the time that is in no other part counts as the commit
   const commitMs = Math.max(0, totalMs - lastPagesMs - deviceStateMs - loadMs - verifyMs);
   return { totalMs, lastPagesMs, deviceStateMs, loadMs, verifyMs, commitMs, clockErrorMs: meter.clockErrorMs };
 }

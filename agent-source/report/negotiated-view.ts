@@ -1,6 +1,6 @@
 /**
- * Describes what the two agents agreed on, as a text for each name. The operator sees the texts before the first page,
- * and with the result.
+ * Describes the terms on which the two agents have agreed: each term has a name and a text. The operator sees the terms
+ * before the first page, and with the result.
  */
 import type { LinkLimits } from "../../shared/link/link.ts";
 import { securityOf } from "../../shared/link/tls/security.ts";
@@ -20,7 +20,7 @@ export interface Negotiated {
   readonly chosenBecause: string;
 }
 
-/** Gives a text for each name. docs/operations.md explains every name ("What was agreed"). */
+/** Gives the text of each term by the name of the term. docs/operations.md explains every name ("What was agreed"). */
 export function negotiatedView(contract: Contract, facts: SourceFacts, cx: Negotiated): Record<string, string> {
   const { options } = cx.call;
   const memoryBytes = facts.ramBlocks.reduce((sum, block) => sum + block.byteLength, 0);
