@@ -23,7 +23,8 @@ interface Heard {
 }
 
 /**
- * Checks a word in the state that asks for it (cx.words.asker).
+ * Checks a word in the state that asks for it (cx.words.asker). In *inDoubt* the check of the word `source` withdraws
+ * the grant, even if the word is not taken afterwards.
  * @param keep the host whose copy is to live
  * @param confirmed the operator has said `--yes`
  * @throws MigrationFault `not-in-doubt` when no state asks for a word; `not-resolvable` when the destination
@@ -79,7 +80,7 @@ function mayBeGivenUp(cx: SourceContext, keep: Word, { standing, reason }: Heard
   );
 }
 
-/** In *doubled* the agent ends only the copy on its own host, and only by this word. */
+/** In *doubled* the agent ends only the copy on its own host, and only by the word `destination`. */
 function endsOneOfTwo(cx: SourceContext, keep: Word, { standing }: Heard, confirmed: boolean): void {
   if (keep === "destination") {
     if (standing === "pulling")

@@ -42,7 +42,7 @@ const TO_BE_RESOLVED: readonly MigrationStatus[] = ["inDoubt", "doubled"];
 /** Statuses in which the guest has been given away, or may have been: it is too late to cancel. */
 const TOO_LATE: readonly MigrationStatus[] = ["granting", "serving", ...TO_BE_RESOLVED];
 
-/** True for a status that is not final and ends without an operator, and without a host that is away. */
+/** True for a status that is not final, and that ends without an operator and without the return of a host. */
 export const endsByItself = (status: MigrationStatus): boolean => !isFinal(status) && !TO_BE_RESOLVED.includes(status);
 
 export class OutgoingDesk implements MigrationOperator {

@@ -90,8 +90,8 @@ export interface Found {
 }
 
 /**
- * Reads the journal and clears what an earlier life of the agent left. A file that is no record is logged; nothing is
- * guessed from it.
+ * Reads the journal, and removes the sockets and temporary files that an earlier life of the agent left. A file of the
+ * journal that is no record is logged; nothing is guessed from it.
  * @param make makes a migration for a record
  * @returns all migrations of the journal, the oldest first; also those that have ended, since operators ask for them
  * @throws MigrationFault `state-directory` when the journal cannot be read
@@ -123,7 +123,8 @@ export async function recoverMigrations(
 
 /**
  * Removes journal records of ended migrations, the oldest first, until RECORDS_KEPT of them are left.
- * @param slack nothing is removed, and the disk is not looked at, while there are at most RECORDS_KEPT + `slack`
+ * @param slack nothing is removed, and the disk is not looked at, while there are at most RECORDS_KEPT + `slack` of
+ *   these records
  */
 export const pruneJournal = (journal: Journal<SourceRecord>, slack = 0): Promise<void> =>
   journal.prune(isSettled, RECORDS_KEPT, slack);
@@ -133,9 +134,9 @@ const isSettled = ({ kind, untold }: SourceRecord): boolean =>
 
 /**
  * Gives the state of a migration from the journal that a later migration of the same guest has followed. The earlier
- * one had ended by then, even if a full disk kept its end from being written. It granted nothing, since a `granted`
- * record is never passed over. Its QEMU belongs to the later migration now. The guest is not made to run here, since
- * the later migration may have granted it.
+ * migration had ended by then, even if a full disk kept its end from being written: where the record is still `plan`,
+ * `kept` is written now. The record is never `granted`, since such a record is never passed over. The QEMU belongs to
+ * the later migration now. The guest is not made to run here, since the later migration may have granted it.
  */
 async function passOver(record: SourceRecord, cx: SourceContext): Promise<SourceState> {
   if (record.kind === "released") return released(record, cx);
@@ -178,7 +179,8 @@ async function resumeFrom(record: SourceRecord, cx: SourceContext): Promise<Sour
         undo: {
           touched: true,
           accepted: true,
-          // this is so in post-copy too: a QEMU that had no page left to send has sent the whole guest, as in precopy
+          // `retiring` counts in post-copy too: a QEMU that had no page left to send has sent the whole guest, as in
+          // precopy
           mayBeWhole: retiring === true,
           isRetired: retiring === true,
           granted: "no",
