@@ -72,7 +72,10 @@ export class GuestObserver implements StreamSink {
   private readonly census: DirtyCensus;
   private readonly pace: SyncPace;
   private readonly drained = new DrainedSections();
-  /** The shortest epoch of the census, seconds: half of the interval between two paced looks. */
+  /**
+   * The shortest epoch of the census, seconds: half of the interval between two paced looks. The census counts by
+   * epochs which pages are dirtied, and a look ends an epoch only if the epoch has lasted this long.
+   */
   private readonly epochSeconds: number;
   private phase: Phase = "first";
   private phaseBegan: number;

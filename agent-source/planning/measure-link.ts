@@ -1,7 +1,7 @@
 /**
- * Measures bandwidth and round trip of the way to a destination for a plan. It measures longer than the probe of a
- * migration (link/probe-link.ts), since a shaped link lets the first hundreds of kilobytes pass at once
- * (docs/design/planning.md#the-link).
+ * Measures bandwidth and round trip of the way to a destination for a plan. The bandwidth is measured by *probes*,
+ * which are messages of padding. The measurement takes longer than the one before a migration (link/probe-link.ts),
+ * since a shaped link lets the first hundreds of kilobytes pass at once (docs/design/planning.md#the-link).
  */
 import { MigrationFault } from "../../shared/fault.ts";
 import type { SourceChannel } from "../../shared/link/link.ts";

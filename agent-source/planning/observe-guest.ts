@@ -57,7 +57,7 @@ export interface Observed {
   readonly deltas: readonly Omit<DeltaSample, "at" | "length">[];
   /** What zstd makes of the pages, the weakest level first; empty when compression is off. */
   readonly levels: readonly LevelSample[];
-  /** The speed of this host's processors, as a multiple of the speed of the host of USUAL_COSTS. */
+  /** How many times as fast this host's processors are as those of the host on which USUAL_COSTS was measured. */
   readonly hostSpeed: number;
   readonly cost: ObservationCost;
 }

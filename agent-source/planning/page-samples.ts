@@ -65,7 +65,7 @@ export class PageSamples {
   private slots: number[] = [];
   private readonly free = Array.from({ length: FRAMES }, (_, slot) => FRAMES - 1 - slot);
 
-  /** How many bytes the samples need at their region. */
+  /** How many bytes of memory the samples need, from the `region` of the constructor on. */
   static regionBytes(frameBytes: number): number {
     return (FRAMES + 1 + DELTA_AGES.length) * frameBytes + PAGE_SIZE * BASES;
   }

@@ -41,7 +41,7 @@ function predictionView({ strategy, converges, totalMs, downtimeMs, bytes }: Pre
   return { ...base, totalSeconds: times(totalMs, 1e-3), downtimeMs: times(downtimeMs, 1), bytes: times(bytes, 1) };
 }
 
-/** Multiplies an interval by a factor. A high end that is infinite becomes 0. */
+/** Multiplies an interval by a factor. A high end that is infinite becomes 0, which says that no end is in sight. */
 const times = ({ low, expected, high }: Interval, factor: number): IntervalView => ({
   low: low * factor,
   expected: expected * factor,
