@@ -45,8 +45,8 @@ export class BacklogGate {
   }
 
   /**
-   * True when reading should stop. Asked before each piece of the first pass, and later after each section that drained
-   * the bitmap.
+   * True when reading should stop. Asked in the first pass before the bytes of a read are parsed, and later after each
+   * section that drained the bitmap.
    */
   get isShut(): boolean {
     if (this.drains) return this.work.backlogMs >= DRAINED_MS;

@@ -2,8 +2,8 @@
  * Terminates QEMU's migration stream and return path at a unix socket to which QEMU connects. The stream is read into a
  * window of the migration's memory and parsed there in place.
  *
- * Reading stops when the sink says so (the arena is full, or the capture is paced). QEMU's migration thread then blocks
- * in its socket, and the guest runs on. Reading never waits for a QMP answer.
+ * Reading stops when the sink, which takes the parsed pages, says so (the arena is full, or the capture is paced).
+ * QEMU's migration thread then blocks in its socket, and the guest runs on. Reading never waits for a QMP answer.
  *
  * Not its job: what the stream means (StreamParser), and when a stopped stream is read on (read-hold.ts,
  * postcopy-capture.ts).
@@ -17,7 +17,7 @@ import { listenForQemu } from "../../shared/runtime/guest/meeting-place.ts";
 import type { Address } from "../../shared/units.ts";
 
 /**
- * The most bytes of one read. The socket's kernel buffer is about 208 KiB, so larger reads were measured to bring
+ * The most bytes of one read. The socket's kernel buffer is about 208 KiB; larger reads were measured, and brought
  * nothing.
  */
 const READ_BYTES = 256 * 1024;
@@ -27,8 +27,8 @@ const QEMU_CONNECTS_WITHIN_MS = 10_000;
 /** Reads as much of a stream as has come: a StreamReader, or a ResumedReader for a post-copy that was broken. */
 export interface StreamParser {
   /**
-   * The longest item of the stream, bytes. With this many bytes there, consume() reads at least one item, unless the
-   * sink stops it.
+   * The length of the longest item of the stream, bytes. An item is what the parser reads as a whole, such as a RAM
+   * record with its page. With this many bytes there, consume() reads at least one item, unless the sink stops it.
    */
   readonly needs: number;
   /** True if the sink stopped the parser in the last consume(). */
@@ -45,8 +45,8 @@ export interface IntakeOptions {
   readonly windowBytes: number;
   readonly reader: StreamParser;
   /**
-   * Asked before what was read is parsed. If it returns false, nothing more is parsed or read until resume().
-   * @default what was read is always parsed
+   * Asked before bytes that were read are parsed. If it returns false, nothing more is parsed or read until resume().
+   * @default bytes that were read are always parsed
    */
   readonly mayRead?: () => boolean;
   readonly clock: Clock;
@@ -139,8 +139,8 @@ export class Intake {
   }
 
   /**
-   * Parses what was read and not parsed yet, then reads on. Does nothing if neither the sink nor mayRead() has stopped
-   * the parser, between hold() and release(), and once the socket may close.
+   * Parses what was read and not parsed yet, then reads on. Does nothing in three cases: neither the sink nor mayRead()
+   * has stopped the parser; hold() was called and release() was not called since; the socket may close.
    */
   resume(): void {
     if (!this.held || this.closing || this.stopped) return;
@@ -169,9 +169,10 @@ export class Intake {
   }
 
   /**
-   * Closes the socket. If shut() was not called before, QEMU's migration fails (in post-copy it may pause instead), and
-   * QEMU runs a guest that QEMU's migration has stopped. QEMU does not run a guest that was paused before that stop, by
-   * its operator or by this agent for post-copy (docs/decisions/0024).
+   * Closes the socket. If shut() was not called before, QEMU's migration fails (in post-copy the migration may pause
+   * instead). QEMU then runs the guest again if its migration had stopped the guest. QEMU does not do so if the guest
+   * stood still before, because its operator had paused it or, for post-copy, this agent had stopped it
+   * (docs/decisions/0024).
    */
   async close(): Promise<void> {
     this.closing = true;

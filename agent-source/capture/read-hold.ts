@@ -53,9 +53,9 @@ export class ReadHold {
   }
 
   /**
-   * Decides before each piece of the first pass whether it is left unread. A page that is captured long before the link
-   * takes it may be dirtied again, and is then sent twice. A piece is what one read of the socket has brought, so that
-   * this function is called once a read and not once a page.
+   * Decides before each piece of the first pass whether it is left unparsed and reading stops. A page that is captured
+   * long before the link takes it may be dirtied again, and is then sent twice. A piece is what one read of the socket
+   * has brought, so that this function is called once a read and not once a page.
    * @returns true if reading must stop; onResume() is called when it may go on
    */
   beforeRead(): boolean {

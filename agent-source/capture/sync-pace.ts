@@ -32,7 +32,7 @@ export class SyncPace {
     this.turnBeganMs = nowMs;
   }
 
-  /** Begins a turn now. Called when the stream is read on after a hold for another reason. */
+  /** Begins a turn now. Called when the stream is read on after a hold for the backlog (read-hold.ts). */
   begins(nowMs: number): void {
     this.turnBeganMs = nowMs;
   }
