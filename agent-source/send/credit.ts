@@ -9,14 +9,14 @@ import type { LinkMeter } from "../link/link-meter.ts";
 
 /**
  * The part of the deep credit that the agents themselves use up, bytes, whatever the link is: frames that are being
- * compressed, and acknowledgements that are being gathered. 3 and 4 MiB were no faster beyond the noise, and sent 3 to
- * 15 % more bytes (docs/design/credit-and-frames.md#deep-credit).
+ * compressed, and acknowledgements that are being gathered. With 3 and 4 MiB a migration was no faster beyond the
+ * noise, and sent 3 to 15 % more bytes (docs/design/credit-and-frames.md#deep-credit).
  */
 const IN_HAND_BYTES = 2 << 20;
 /**
  * The part of the deep credit that depends on the link, as a multiple of how many bytes a long link holds: its rate
  * times its round trip. The multiple must exceed 1: at 1 the measured rate is the rate that the credit allows, and the
- * credit never grows. At 3 a migration took as long, sent 4 to 8 % more bytes, and had a longer downtime
+ * credit never grows. At 3 a migration took as long as at 2, sent 4 to 8 % more bytes, and had a longer downtime
  * (docs/design/credit-and-frames.md#deep-credit).
  */
 const OF_WHAT_IT_HOLDS = 2;
@@ -75,19 +75,20 @@ export const shallowCredit = (link: Link, windowBytes: number, frameBytes: numbe
 
 /** How long the link takes for a frame of post-copy, before compression, seconds. */
 const FRAME_SECONDS = 0.002;
-/** The shortest frame of post-copy, bytes, unless the contract's frames are shorter. */
+/** The lower bound of shallowFrameBytes(), bytes, unless the contract's frames are shorter. */
 const FRAME_BYTES_MIN = 16 << 10;
 /**
- * The longest frame of post-copy, bytes. Each frame costs both agents a third of a millisecond and more, whatever its
- * length, so a smaller bound is slower. 512 KiB brought too little to be kept
+ * The upper bound of shallowFrameBytes(), bytes. Each frame costs both agents a third of a millisecond and more,
+ * whatever its length, so a smaller bound is slower. A bound of 512 KiB brought too little to be kept
  * (docs/design/credit-and-frames.md#post-copy).
  */
 const FRAME_BYTES_MAX = 256 << 10;
 
 /**
- * @returns the length of post-copy's frames before compression, bytes: what the link takes in FRAME_SECONDS, within
- *   bounds. The link's peak counts here too: without it, busy hosts would get more and shorter frames, and would have
- *   still more to do (docs/design/credit-and-frames.md#post-copy)
+ * @param contractBytes the most bytes that a frame may have by contract, before compression
+ * @returns the most bytes that a frame of post-copy may have, before compression: what the link takes in FRAME_SECONDS,
+ *   within bounds. The link's peak counts here too: without it, busy hosts would get more and shorter frames, and would
+ *   have still more to do (docs/design/credit-and-frames.md#post-copy)
  */
 export const shallowFrameBytes = (link: Rates, contractBytes: number): number =>
   Math.min(

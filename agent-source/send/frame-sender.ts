@@ -48,7 +48,7 @@ export class FrameSender {
   /** Slots whose frames were made and not given to the channel, in the order in which they go. */
   private readonly line: Slot[] = [];
   private readonly flight: InFlight;
-  /** Compresses frames, and counts what that brought. */
+  /** Compresses frames, and counts their bytes before and after compression. */
   readonly encoder: FrameEncoder;
   /** True while the channel takes no more. */
   private blocked = false;
@@ -164,7 +164,10 @@ export class FrameSender {
     return this.line.length === 0 && this.verbatim.isEmpty && this.source.isEmpty;
   }
 
-  /** True if channel, credit and pacer allow another frame. Notes in the chooser that the sender waits for credit. */
+  /**
+   * True if channel, credit and pacer allow another frame. Notes in the chooser when the credit is used up. Sets a
+   * timer that calls pump() again when the pacer wants a wait.
+   */
   private mayBuild(): boolean {
     if (this.blocked) return false;
     if (!this.flight.hasRoom()) {

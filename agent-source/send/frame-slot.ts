@@ -25,12 +25,12 @@ export interface Slot {
   at: Address;
   /** The frame's length before compression, bytes. */
   rawLength: number;
-  /** The length that is sent, bytes: of what is at `buffer.encoded` if `compressed`, otherwise of what is at `at`. */
+  /** The length of the bytes that are sent: those at `buffer.encoded` if `compressed`, otherwise those at `at`. */
   length: number;
   compressed: boolean;
   /** XXH64 of the frame before compression. */
   readonly checksum: Uint8Array;
-  /** This count and the next three are the frame's KindCounts; all are 0 in a frame without pages. */
+  /** This count and the next three come from the KindCounts of the frame; all are 0 in a frame without pages. */
   zeroPages: number;
   zeroBytes: number;
   fullBytes: number;

@@ -20,8 +20,8 @@ export class InFlight {
   /** How many of the `sentBytes` were acknowledged. */
   ackedBytes = 0;
   /**
-   * How many zero pages are in frames that were sent and not acknowledged. They are next to no bytes, but each takes
-   * the destination's QEMU about 1 microsecond (docs/design/page-order-and-bases.md#zero-pages).
+   * How many zero pages are in frames that were sent and not acknowledged. A zero page takes next to no bytes, but it
+   * takes the destination's QEMU about 1 microsecond (docs/design/page-order-and-bases.md#zero-pages).
    */
   zeroPages = 0;
   /** How many encoded bytes the frames that are being compressed are expected to have. */
@@ -48,7 +48,10 @@ export class InFlight {
     return this.sentBytes - this.ackedBytes + this.encodingBytes;
   }
 
-  /** @returns true if there is credit for another frame; if not, the next rate is measured as that of a full link */
+  /**
+   * @returns true if there is credit for another frame. If there is none, this is noted, so that the rate that is
+   *   measured next counts as the rate of a full link
+   */
   hasRoom(): boolean {
     if (this.bytes < this.creditBytes) return true;
     this.wasFull = true;

@@ -1,7 +1,8 @@
 /** Caps the rate at which encoded bytes are given to the link, with a token bucket. Pure: times are passed in. */
 
 /**
- * The size of the bucket, as seconds of sending at the cap. Over any time that is longer, the rate stays below the cap.
+ * The size of the bucket, as seconds of sending at the cap. In any length of time, at most as many bytes are sent as
+ * the cap allows in this time, plus a full bucket and one frame.
  */
 const BURST_SECONDS = 0.05;
 

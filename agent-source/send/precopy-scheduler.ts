@@ -29,7 +29,10 @@ export interface SchedulerOptions {
   readonly pendingSlots: number;
   /** The size of the base cache: how many pages may be kept as bases. Ignored without `delta`. */
   readonly baseSlots: number;
-  /** How many more pages may be pending with content once there are no bases any more. @default 0 */
+  /**
+   * How many slots for pending pages are added in post-copy, which uses the slots of the bases for pending pages too.
+   * @default 0
+   */
   readonly reserveSlots?: number;
   /** How many bytes of pages a frame may have, before compression. */
   readonly frameBytes: number;
@@ -129,7 +132,7 @@ export class PrecopyScheduler implements FrameSource {
     return this.pages.captureZero(page);
   }
 
-  /** Halves the heat of all pages. Called once each epoch. */
+  /** Halves the heat of all pages. Called every FADE_MS (agent-source/transfer/precopy-capture.ts). */
   fade(): void {
     this.pages.fade();
   }

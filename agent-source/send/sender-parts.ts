@@ -11,7 +11,8 @@ import type { Pacer } from "./pacer.ts";
 import type { FrameBuffer } from "./source-memory.ts";
 
 /**
- * Compresses the bytes of [from, from + length) to [to, to + limit).
+ * Compresses [from, from + length) of the migration's memory with zstd, to [to, to + limit) of the same memory.
+ * @param level zstd's level of compression
  * @returns how many bytes were written; -1 if `limit` bytes are too few
  */
 export type Compress = (from: number, length: number, to: number, limit: number, level: number) => Promise<number>;

@@ -25,8 +25,8 @@ export const WINDOW_BYTES = 1 << 20;
 const FRAME_BUFFERS = 8;
 
 /**
- * How many bytes are free before each frame. A link that sends the frame from this place writes the message's head
- * there, so it need not copy the frame (encodeFrame() in shared/link/wire/frame-wire.ts).
+ * How many bytes are free before each frame. A link can write the head of its message into these bytes, and then need
+ * not copy the frame (encodeFrame() in shared/link/wire/frame-wire.ts).
  */
 export const HEAD_ROOM_BYTES = FRAME_HEAD_BYTES;
 
