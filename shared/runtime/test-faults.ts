@@ -33,7 +33,7 @@ export class TestFaults {
     return this.names.includes(name);
   }
 
-  /** Waits for SIGUSR2 if a test asked to hold a migration at this point. Only the first migration there is held. */
+  /** Waits for SIGUSR2 if a test asked for hold-at=`point`, and this is the first migration at that point. */
   async at(point: string, log: Warns): Promise<void> {
     if (!this.held.delete(point)) return;
     const released = new Promise<void>((resolve) => process.once("SIGUSR2", () => resolve()));

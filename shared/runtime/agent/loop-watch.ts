@@ -13,7 +13,8 @@ const EVERY_MS = 1000;
 const NS_PER_MS = 1e6;
 
 /**
- * Begins to measure. This costs 200 turns of the event loop a second, so it is for agents that log debug lines only.
+ * Begins to measure. This costs 200 turns of the event loop a second, so it is only for agents that log at the level
+ * debug.
  */
 export function watchLoop(log: Logger): void {
   const seen = monitorEventLoopDelay({ resolution: RESOLUTION_MS });

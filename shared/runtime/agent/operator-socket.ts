@@ -23,7 +23,8 @@ const SET_GROUP = 0o2000;
 const GETENT_MS = 5000;
 
 /**
- * Gives runtimeDirectory to the group `operators.group`, so that members of the group reach the socket there.
+ * Finds the operators' socket and its group. If the setting `operators.group` names a group and the socket is to be in
+ * runtimeDirectory, that directory is also given to the group, so that members of the group reach the socket.
  * @returns undefined where operators of this host have no socket
  * @throws MigrationFault `configuration`
  */
@@ -53,8 +54,9 @@ export function operatorSocket(config: CommonConfig): OperatorSocket | undefined
 }
 
 /**
- * Finds the number of a group by getent(1), which knows the groups of this host's files and of network directories.
- * @throws MigrationFault `configuration` where there is no such group
+ * Finds the number of a group by getent(1), which knows the groups of this host's files and of network directories. A
+ * name of digits is itself the number, and is not looked up.
+ * @throws MigrationFault `configuration` where getent finds no such group
  */
 function groupNumber(name: string): number {
   if (/^\d{1,9}$/.test(name)) return Number(name);

@@ -10,8 +10,9 @@ import type { Logger } from "../log/log.ts";
 const INFINITE_US = 2n ** 64n - 1n;
 const US_PER_MS = 1000;
 /**
- * The pause before a message that did not reach systemd is sent again, milliseconds. Waiting for half of the limit once
- * more would be too long.
+ * The pause before a message that did not reach systemd is sent again, milliseconds. The usual pause is half of the
+ * time within which systemd wants to hear of the agent. A second usual pause would be too long: the whole time would
+ * then be over.
  */
 const RETRY_MS = 1000;
 

@@ -1,4 +1,7 @@
-/** The formats in which values of the configuration are written, for convict; config-schema.ts names them. */
+/**
+ * The formats in which values of the configuration are written. config-schema.ts names them; the library convict
+ * converts and checks values by them.
+ */
 import { MigrationFault } from "../../fault.ts";
 import { parseByteSize, parseDuration } from "../../quantities.ts";
 import { LOG_LEVELS } from "../log/log.ts";
@@ -59,7 +62,12 @@ export const FORMATS: Readonly<Record<Format, ValueFormat>> = {
   },
 };
 
-/** Makes the check of a number with its unit. convict keeps only a fault's message, so the advice goes into it. */
+/**
+ * Makes the check of a number with its unit. convict keeps only the message of a fault, so the check appends the advice
+ * to the message.
+ * @param parse throws a fault for a text that it cannot read
+ * @param example a valid text in quotation marks, for the message
+ */
 function quantity(parse: (text: string) => number, example: string): (value: unknown) => void {
   return (value) => {
     if (typeof value !== "string") throw refuse(`must be a text with its unit, as ${example}`);

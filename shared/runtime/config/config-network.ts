@@ -1,6 +1,7 @@
 /**
  * The settings of the network: whom an agent serves at which address, in clear or over TLS, and how many connections it
- * takes.
+ * takes. With TLS, callers are listed by the names in their certificates: agents in `tls.peers`, operators in
+ * `tls.operators`. These two are the lists that the comments below speak of.
  */
 import { resolve } from "node:path";
 import { isWildcard, parseAddress } from "../../address.ts";
@@ -55,8 +56,9 @@ export interface GivenTls {
 }
 
 /**
- * Compiles the settings of TLS. Where a file or a list is set and one of the files is missing, the settings are
- * refused, since they must not count as no TLS at all. What the files hold is checked when they are opened.
+ * Compiles the settings of TLS. If a file or a list is set and one of the three files is missing, the settings are
+ * refused: the agent must not serve in clear when its operator meant TLS. What the files hold is checked when they are
+ * opened.
  * @returns undefined where no file and no list is set
  * @throws MigrationFault `configuration`
  */

@@ -69,7 +69,8 @@ export class Certificates {
   private readonly listeners = new Set<(material: KeyMaterial) => void>();
   private material: KeyMaterial;
   /**
-   * What the last look found, good or not: the contents, or why they cannot be read. So a broken file is logged once.
+   * What the last look found, good or not: the contents of the files, or the message that says why they cannot be read.
+   * The next look logs nothing when it finds the same, so a broken file is logged once.
    */
   private seen: Contents | string;
 

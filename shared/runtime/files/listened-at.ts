@@ -5,7 +5,7 @@
 import { connect } from "node:net";
 
 /**
- * Tries to connect.
+ * Tells whether the socket at a path was left behind by a program that has ended. Tries to connect to find out.
  * @returns true only where there is a socket and the connection is refused. A program that hangs accepts no connection,
  *   but its socket does not refuse one either
  */

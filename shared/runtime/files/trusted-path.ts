@@ -30,7 +30,11 @@ export function untrustedBecause(path: string): string | undefined {
   return undefined;
 }
 
-/** Looks at a path at which there is nothing: could another user put something there before the path is used? */
+/**
+ * Checks whether another user could put something at a path at which there is nothing yet, before the path is used.
+ * @param directory the directory in which the path is
+ * @returns what is wrong, as the end of a sentence that begins with the path; undefined when nothing is wrong
+ */
 function whoeverMakesIt(directory: string): string | undefined {
   const found = statSync(directory, { throwIfNoEntry: false });
   if (found !== undefined && (found.mode & GROUP_OR_OTHERS_WRITE) !== 0)
@@ -39,8 +43,10 @@ function whoeverMakesIt(directory: string): string | undefined {
 }
 
 /**
- * Says what is wrong with one step of the path, as the end of a sentence.
+ * Checks one step of the path.
+ * @param at the path itself, or a directory above it
  * @param isEnd true for the path itself, false for a directory above it
+ * @returns what is wrong, as the end of a sentence that begins with the path; undefined when nothing is wrong
  */
 function mistakeOf(at: string, found: Stats | undefined, isEnd: boolean): string | undefined {
   if (found === undefined) return `has ${at}, which is gone`;

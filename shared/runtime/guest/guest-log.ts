@@ -29,9 +29,9 @@ export const logPipe = (logPath: string): string => `${logPath}.pipe`;
 
 /**
  * The reader, a script for the shell; $1 is the log. `head` reads no byte more than it writes, and `stdbuf` makes it
- * write each byte at once. Where nothing can be written any more, the reader goes on to read: without a reader QEMU
- * would wait in its writes, or they would fail. In the end the pipe is removed only if it is still the one that was
- * read, since the guest's next QEMU may have made another.
+ * write each byte at once. Where nothing can be written any more, the reader keeps reading: without a reader QEMU would
+ * wait in its writes, or they would fail. In the end the pipe is removed only if it is still the one that was read,
+ * since the guest's next QEMU may have made another.
  */
 const READER = `
 log=$1
@@ -66,8 +66,8 @@ exec "$@"`;
 type Command = readonly [string, ...string[]];
 
 /**
- * Makes the command that runs `command` and writes its output into a bounded log. The caller has to direct the output
- * of the made command to that file too, for what the shell itself writes.
+ * Makes the command that runs `command` and writes its output into a bounded log. The returned command is a shell, and
+ * the shell may write something itself before it starts `command`; the caller has to direct that output to the log too.
  */
 export const withBoundedLog = (command: Command, logPath: string): Command => [
   "/bin/sh",

@@ -43,7 +43,7 @@ export async function meetingPlaces(runtimeDirectory: string): Promise<readonly 
  */
 const WRITABLE = 0o602;
 
-/** True when the path is in a directory of another user, as whom the guest's QEMU runs. */
+/** True when the directory of the path belongs to another user than the agent's: the user as whom the QEMU runs. */
 async function isTheirs(path: string): Promise<boolean> {
   const { uid } = await stat(dirname(path));
   return uid !== process.getuid?.();

@@ -24,8 +24,8 @@ interface Thread {
  * names the socket.
  * @param path the path of the monitor's socket
  * @param options `timeoutMs` bounds the question, milliseconds
- * @throws MigrationFault `not-supported` when no process, or more than one, can be this QEMU, or when it is a process
- *   of another user; and the faults of the question
+ * @throws MigrationFault `not-supported` when no process, or more than one, can be this QEMU, or when the guest has a
+ *   user of its own and the process belongs to another user; and what `query-cpus-fast` throws
  */
 export async function processBehind(
   qmp: ThreadTeller,
@@ -75,9 +75,10 @@ const userOf = (pid: number): Promise<number | undefined> => numberInStatus(pid,
 const parentOf = (pid: number): Promise<number | undefined> => numberInStatus(pid, /^PPid:\s*(\d+)$/m);
 
 /**
- * Identifies a process that was found. QEMU itself has named the thread by which the process was found. Where the guest
- * has a user of its own, the process must belong to that user: a guest that broke out of its QEMU could otherwise name
- * another process, and the agent would take that process for the guest's QEMU.
+ * Identifies a process that was found. Where the guest has a user of its own, the process must belong to that user. It
+ * may be QEMU itself that named the thread by which the process was found, so a guest that broke out of its QEMU could
+ * name a thread of another process, and the agent would take that process for the guest's QEMU.
+ * @param path the path of the monitor's socket
  */
 async function identified(pid: number, path: string): Promise<IdentifiedProcess> {
   const owner = strangerAt(path);

@@ -108,7 +108,7 @@ function backendBytes(value: string): number {
 /**
  * Reads a size as QEMU does.
  * @param unit the unit of a number that is written without a unit
- * @returns bytes; undefined for another text
+ * @returns bytes; undefined for a text that is no size
  */
 function sizeOf(text: string | undefined, unit: "B" | "M"): number | undefined {
   const [, digits, given = ""] = /^(\d+(?:\.\d+)?)([BKMGTPE]?)$/i.exec(text ?? "") ?? [];

@@ -75,8 +75,10 @@ export async function hasEnded(process: IdentifiedProcess, table: ProcessTable =
 }
 
 /**
- * True for a process that has ended, but whose parent has not waited for it yet: it has one thread at most. If it still
- * has more threads, one of them may be in the kernel and write to the guest's disks.
+ * True for a process that has ended, although its parent has not waited for it yet. Such a process has one thread at
+ * most. A process in the same state that has more threads does not count as ended, since one of the threads may be in
+ * the kernel and write to the guest's disks.
+ * @param state the letter in /proc/PID/stat: Z for a zombie, X for a dead process
  */
 const hasNoThreads = (state: string, threads: number): boolean => (state === "Z" || state === "X") && threads <= 1;
 

@@ -26,7 +26,7 @@ export async function residentBytesOf(socketPath: string): Promise<number | unde
 const names = (command: string, path: string): boolean =>
   command.split("\0").some((argument) => argument.split(/[,:=]/).includes(path));
 
-/** Parses the content of /proc/PID/status. @returns bytes; undefined where one of the two figures is missing */
+/** Adds up RssAnon and RssShmem of /proc/PID/status. @returns bytes; undefined where one of the two is missing */
 export function residentIn(status: string): number | undefined {
   const kibibytes = ["RssAnon", "RssShmem"].map((name) => new RegExp(`^${name}:\\s*(\\d+) kB$`, "m").exec(status)?.[1]);
   if (kibibytes.some((found) => found === undefined)) return undefined;

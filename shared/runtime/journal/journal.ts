@@ -25,7 +25,8 @@ const FILE_BYTES_MAX = 1 << 20;
 /** The end of the name of a record's temporary file. */
 const TEMPORARY = ".new";
 /**
- * How many records an agent may have beyond those that it keeps before it prunes its journal at the end of a migration.
+ * At the end of a migration, an agent prunes its journal only if the journal has more than this many records beyond
+ * those that are kept.
  */
 export const RECORDS_SLACK = 50;
 
@@ -39,7 +40,7 @@ export type Unreadable = readonly [file: string, fault: MigrationFault];
 
 export interface JournalContents<T> {
   readonly entries: readonly JournalEntry<T>[];
-  /** One fault for each file that is not a record; the fault names the file. The other records are good. */
+  /** One fault for each file that is no record; the fault names the file. All other files are in `entries`. */
   readonly faults: readonly MigrationFault[];
 }
 
@@ -136,9 +137,9 @@ export class Journal<T> {
    * Writes a record. Resolves only when the record would survive a power cut. After a fault the earlier record still
    * stands, with two exceptions. Where only the sync of the directory failed, the new record is in its place, and a
    * power cut may bring the earlier one back. A fault after `withinMs` says only that the disk has not answered: the
-   * write keeps its place in the order of its id, and may still succeed. A caller that then wants another record to
-   * stand has to write that record afterwards. A disk that hangs also keeps one of Node's four file threads busy for
-   * each write that it does not answer.
+   * write keeps its place among the writes of its migration, and may still succeed. A caller that then wants another
+   * record to stand has to write that record afterwards. A disk that hangs also keeps one of Node's four file threads
+   * busy for each write that it does not answer.
    * @throws MigrationFault `state-directory`
    */
   write(id: string, record: T, { withinMs }: WriteOptions = {}): Promise<void> {
@@ -224,7 +225,7 @@ export class Journal<T> {
 
   /**
    * Removes the records for which `isOver` is true, those with the oldest files first, until at most `keep` are left.
-   * Only records that this journal has read or written count, so list() comes first.
+   * Only records that this journal has read or written count, so the caller calls list() before prune().
    * @param slack nothing is removed while there are at most `keep` + `slack` of these records
    */
   async prune(isOver: (record: T) => boolean, keep: number, slack = 0): Promise<void> {

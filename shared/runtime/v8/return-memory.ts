@@ -78,10 +78,12 @@ const LATER_MS = 1000;
 let underWay: Promise<unknown> = Promise.resolve();
 
 /**
- * Calls returnMemory() when the last references to a migration are gone. It does so even while other migrations are
- * under way: these may go on for hours, and the memory of the migration that has ended would be kept beside theirs.
+ * Calls returnMemory() after LATER_MS, when the last references to a migration that has ended are gone. It does so even
+ * while other migrations are under way: these may go on for hours, and the memory of the migration that has ended would
+ * be kept beside theirs.
  *
- * Neither function may be made in a scope that has the migration: it would keep the migration alive until it is called.
+ * Neither `idle` nor `next` may be a function that was made in a scope with a reference to the migration: the function
+ * would keep the migration, and so its memory, alive until after the collection.
  * @param idle returns true when no migration is under way
  * @param next called after the collection, if no migration is under way then
  */
@@ -95,7 +97,8 @@ export function returnMemoryLater(idle: () => boolean, next?: () => void): void 
 }
 
 /**
- * How long a migration waits at most for memory of earlier ones, milliseconds: it must not depend on when V8 collects.
+ * How long a migration waits at most for memory of earlier migrations, milliseconds. V8 decides when it collects, and a
+ * migration must not wait for that without a bound.
  */
 const RETURNED_WITHIN_MS = 10_000;
 
