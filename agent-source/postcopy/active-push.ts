@@ -64,8 +64,8 @@ export class ActivePush {
 
   /**
    * Notes that the guest waits for this page. If the page lies in or just after the pages that were asked for ahead,
-   * the guest walks its memory: twice as many pages are then asked for ahead, as for a file that is read in order.
-   * After a jump only WINDOW_MIN pages are asked for.
+   * the guest walks its memory: twice as many pages are then asked for ahead, up to `aheadPages`, as for a file that is
+   * read in order. After a jump only WINDOW_MIN pages after this page and BEHIND_PAGES before it are asked for.
    */
   fault(page: number): void {
     const { aheadPages, awaited } = this.parts;
@@ -88,7 +88,10 @@ export class ActivePush {
     }
   }
 
-  /** @returns the page to ask for next; -1 if every awaited page was asked for */
+  /**
+   * Finds the page to ask for next, and sets `runMax` for this page.
+   * @returns the page; -1 if every awaited page was asked for
+   */
   private first(): number {
     this.ahead = this.candidate(this.ahead, this.aheadEnd);
     this.runMax = this.aheadEnd - this.ahead;

@@ -9,9 +9,9 @@
  * discards and sends them itself, so none of them has to be sent while the guest is stopped. A page that is pending and
  * that QEMU discards comes again, so the pending version is dropped.
  *
- * QEMU goes through the guest's memory as fast as it is read, and sends pages that it is asked for before the others.
- * The agent asks it for the pages that are to be sent next (active-push.ts), and reads no faster than the link takes
- * the pages, so that few pages queue before a page for which the guest waits.
+ * QEMU goes through the guest's memory as fast as the agent reads the stream, and sends requested pages before the
+ * others. The agent requests the pages that are to be sent next (active-push.ts), and reads no faster than the link
+ * takes the pages, so that few pages queue before a page for which the guest waits.
  *
  * Until the package is complete, PrecopyCapture takes the pages of the stream; after that, this class takes them.
  */
@@ -280,7 +280,8 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
   }
 
   /**
-   * Takes a request of the destination's guest, which waits for these pages.
+   * Takes a request of the destination's guest, which waits for these pages. A request that comes before the package is
+   * complete is ignored.
    * @throws MigrationFault `peer-invalid` for pages that the guest does not have, for more than REQUESTED_PAGES_MAX
    *   pages, and for a request of no page
    */
@@ -314,7 +315,10 @@ export class PostcopyCapture implements PostcopySink, PageSink, PostcopyPeer {
     return this.awaited.size;
   }
 
-  /** @returns true for a page that QEMU has sent before, or that is not missing: such a page is dropped */
+  /**
+   * Counts in `repeated` a page that came before, unless QEMU sends everything again.
+   * @returns true for a page that QEMU has sent before, or that is not missing: such a page is dropped
+   */
   private isRepeated(page: number): boolean {
     if (this.awaited.has(page)) return false;
     if (this.takesRequests) this.repeated++;

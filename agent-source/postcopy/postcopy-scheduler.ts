@@ -28,7 +28,10 @@ export interface PostcopyOrder {
   readonly pageCount: number;
 }
 
-/** The most pages in a frame of pages for which the guest waits: with more, the first would wait for the last. */
+/**
+ * The most pages in a frame of pages for which the guest waits. In a longer frame the first page would wait for the
+ * last, because a frame is sent and checked as a whole.
+ */
 const URGENT_PAGES = 16;
 /**
  * The most zero pages in a frame. This bounds the time that one call of fill() takes. Pages that were sent or dropped

@@ -24,7 +24,7 @@ export class QuietStart {
   /** When new requests were last seen, milliseconds. */
   private seenMs = Number.NEGATIVE_INFINITY;
 
-  /** True once the guest has made more than the first requests. */
+  /** True once the guest has made more than FIRST_REQUESTS requests. */
   get isOver(): boolean {
     return this.requests > FIRST_REQUESTS;
   }
