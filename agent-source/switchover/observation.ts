@@ -51,7 +51,10 @@ export interface Observation {
 
 export type Decision =
   | { readonly kind: "continue" }
-  /** The residual fits. The pages that wait are sent first, and QEMU does not sync before that. */
+  /**
+   * The residual fits the downtime target. The pages that wait are sent first, and QEMU does not sync its bitmap before
+   * that.
+   */
   | { readonly kind: "drain" }
   /** QEMU's stream is read at full speed from now on. */
   | { readonly kind: "close" }
