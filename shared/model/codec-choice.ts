@@ -14,7 +14,10 @@ export interface CodecChoice {
   readonly bytesPerSecond: number;
 }
 
-/** Returns the choice that is quickest for a page; of two that are equally quick, the one with fewer bytes. */
+/**
+ * Returns the choice with which a page takes the least time; of two that take the same time, the one with fewer bytes.
+ * @param workers how many threads compress
+ */
 export function bestChoice(choices: readonly CodecChoice[], linkBytesPerSecond: number, workers: number): CodecChoice {
   const seconds = ({ pageBytes, bytesPerSecond }: CodecChoice): number =>
     Math.max(pageBytes / Math.max(1, linkBytesPerSecond), PAGE_SIZE / (Math.max(1, workers) * bytesPerSecond));

@@ -45,7 +45,8 @@ function interpolate(points: readonly DirtySample[], seconds: number): number {
   if (before === undefined || after === undefined) return 0;
   const rise = after.pages - before.pages;
   if (rise === 0) return before.pages;
-  // part of the way, not a slope: between two samples of almost the same length a slope may be too large for a number
+  // a fraction of the way between the two samples is computed and not a slope, since the slope between two samples of
+  // almost the same length may be too large for a number
   const part = (Math.max(0, seconds) - before.seconds) / (after.seconds - before.seconds);
   return next < 0 ? before.pages + rise * part : Math.min(after.pages, before.pages + rise * part);
 }

@@ -79,8 +79,8 @@ export const USUAL_COSTS: AgentCosts = {
 
 /**
  * How many bytes of simulated pages one processor of the host of USUAL_COSTS compresses in a second
- * (agent-source/planning/host-speed.ts). The figure was worked out by way of another host
- * (docs/design/planning.md#how-fast-the-host-is).
+ * (agent-source/planning/host-speed.ts). The figure was not measured on that host; it was computed from the speed of
+ * another host (docs/design/planning.md#how-fast-the-host-is).
  */
 export const USUAL_COSTS_ZSTD_BYTES_PER_SECOND = 660e6;
 /**

@@ -65,8 +65,8 @@ export interface Closing {
 }
 
 /**
- * How many of the closing sweeps take time. After these, the prediction assumes, the agent sees that the sweeps get no
- * shorter, and the guest is stopped.
+ * How many closing sweeps are counted in the predicted time and bytes. The prediction assumes that the agent sees after
+ * these that the sweeps get no shorter, and stops the guest.
  */
 const CLOSING_SWEEPS = 4;
 
@@ -85,8 +85,8 @@ export function closeIn(
   let last = from;
   let seconds = 0;
   let bytesSent = 0;
-  // all sweeps are followed although only the first CLOSING_SWEEPS take time: otherwise a guest that dirties more could
-  // end at a shorter sweep
+  // all sweeps are followed although only the first CLOSING_SWEEPS are counted: otherwise a guest that dirties more
+  // could end at a shorter sweep
   for (let sweep = 0; sweep < PASSES_MAX; sweep++) {
     const sent = Math.max(0, curve.pagesWithin(last) - heldPages);
     const next = Math.max(Math.min(shortestSeconds, last), Math.min(last, sent * secondsPerPage(last)));

@@ -198,9 +198,9 @@ function postcopy(input: PredictionInput): Outcome {
 }
 
 /**
- * One pass with the guest running, then post-copy for the pages that were dirtied in it. These go whole, since
- * post-copy discards the bases. Where precopy is quicker, hybrid goes on as precopy: what is left fits the downtime by
- * then, or deltas help (SwitchPolicy).
+ * One pass with the guest running, then post-copy for the pages that were dirtied in the pass. These pages are sent
+ * whole, since post-copy discards the bases. Where precopy alone is quicker, hybrid counts as precopy: what is left
+ * fits the downtime target by then, or deltas make it so much smaller that SwitchPolicy goes on with precopy.
  */
 function hybrid(input: PredictionInput): Outcome {
   const { guest, link, costs } = input;

@@ -113,8 +113,9 @@ const surestOf = ({ postcopy, hybrid }: Predictions, offered: readonly ModelStra
     .sort((one, other) => one.totalMs.high - other.totalMs.high)[0];
 
 /**
- * Recommends precopy because no other strategy is allowed: it cannot lose the guest together with a host.
- * @param asked true when the operator wants robustness first, false when no bounded strategy is offered
+ * Recommends precopy because hybrid and post-copy are ruled out. In precopy the source stays whole until the commit, so
+ * no host that dies can take the guest with it.
+ * @param asked true when the operator wants robustness first, false when neither hybrid nor post-copy is offered
  */
 function robust(input: PredictionInput, predictions: Predictions, asked: boolean): Choice {
   if (predictions.precopy.converges === "yes") return keepsUp(input, predictions);
