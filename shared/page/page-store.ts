@@ -130,7 +130,7 @@ export class PageStore {
     return true;
   }
 
-  /** Where the memory ends that the store has written to. */
+  /** The end of the memory that the store has written to so far. */
   get usedEnd(): Address {
     return this.slots.addressOf(this.slots.used);
   }

@@ -13,7 +13,7 @@ const NOISE_EVERY = 4;
 /** How many words of four bytes the guest changes in a page between two passes. */
 const CHANGED_WORDS = 4;
 
-/** Fills `pages` pages at `at`, always with the same content. @param at a multiple of 8 */
+/** Fills `pages` pages at `at`, always with the same content. @param at the offset in `memory`, a multiple of 8 */
 export function simulatePages(memory: Uint8Array, at: number, pages: number): void {
   const words = new DataView(memory.buffer, memory.byteOffset + at, pages * PAGE_SIZE);
   let noise = 1;
@@ -25,7 +25,11 @@ export function simulatePages(memory: Uint8Array, at: number, pages: number): vo
   }
 }
 
-/** Changes a few words of each page to the values that they have in a version. @param version from 1 on */
+/**
+ * Changes a few words of each page, in each version to other values.
+ * @param at the offset of the pages in `memory`
+ * @param version from 1 on
+ */
 export function changePages(memory: Uint8Array, at: number, pages: number, version: number): void {
   const words = new DataView(memory.buffer, memory.byteOffset + at, pages * PAGE_SIZE);
   for (let page = 0; page < pages; page++)

@@ -36,17 +36,17 @@ export class ZeroQueue {
     return true;
   }
 
-  /** The first page of the oldest range. Not to be asked of an empty queue. */
+  /** The first page of the oldest range. The queue must not be empty. */
   get frontPage(): number {
     return this.first[this.head]!;
   }
 
-  /** How many pages the oldest range has. Not to be asked of an empty queue. */
+  /** How many pages the oldest range has. The queue must not be empty. */
   get frontLength(): number {
     return this.length[this.head]!;
   }
 
-  /** Removes `pages` pages from the start of the oldest range. */
+  /** Removes `pages` pages from the start of the oldest range, which must have at least as many. */
   advance(pages: number): void {
     this.first[this.head]! += pages;
     this.length[this.head]! -= pages;
