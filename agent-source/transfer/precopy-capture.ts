@@ -1,6 +1,7 @@
 /**
  * Takes the pages of QEMU's stream in precopy and hands them to the scheduler. At the end of each section, and every
- * TICK_MS, it asks CopyObserver what to do: go on, drain, read at full speed, switch, or cancel.
+ * TICK_MS, it asks CopyObserver what to do: go on, send the waiting pages before QEMU syncs again, read at full speed,
+ * pace the reading again, switch, or cancel.
  *
  * It paces QEMU's syncs: QEMU syncs its dirty bitmap when it has drained the bitmap (qemu-settings.ts), and blocks
  * while its stream is left unread (read-hold.ts).
@@ -64,7 +65,7 @@ export class PrecopyCapture implements StreamSink {
   layoutSeen: MemoryLayout | undefined;
   /** How many pages were captured in the first pass; a page that came several times counts each time. */
   firstPassPages = 0;
-  /** When lastPagesSent() was called first, microseconds since the epoch; 0 before. */
+  /** When lastPagesSent() was called for the first time, microseconds since the epoch; 0 before. */
   lastPagesSentUs = 0;
   readonly observer: CopyObserver;
   /**
@@ -147,7 +148,7 @@ export class PrecopyCapture implements StreamSink {
     return pageCount === 0 ? 0 : this.parts.scheduler.heat.seenPages / pageCount;
   }
 
-  /** Asked before each piece of the stream that was read. @returns false to leave it unread until resumeIntake() */
+  /** Asked before bytes that were read are parsed. @returns false to leave them unparsed until resumeIntake() */
   mayRead(): boolean {
     return !this.hold.beforeRead();
   }

@@ -12,7 +12,7 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import type { PostcopyCapture } from "../postcopy/postcopy-capture.ts";
 import type { PrecopyCapture } from "./precopy-capture.ts";
 
-/** Hands the pages of a resumed stream, and its end, to post-copy. */
+/** Hands the pages of a resumed stream, and its end, to PostcopyCapture. */
 class ResumedPages implements PageSink {
   protected readonly postcopy: PostcopyCapture;
 
@@ -56,8 +56,9 @@ export class ResumedStreamSink extends ResumedPages implements ResumedSink {
 }
 
 /**
- * Takes the stream of a QEMU that has left its migration, with the guest paused, and sends everything again. Post-copy
- * drops the pages that are not missing; the bytes beside the pages are dropped here, since the destination has them.
+ * Takes the stream of a QEMU that has left its migration, with the guest paused, and sends everything again.
+ * PostcopyCapture drops the pages that are not missing; the bytes beside the pages are dropped here, since the
+ * destination has them.
  */
 export class RestartedStreamSink extends ResumedPages implements StreamSink {
   private readonly capture: PrecopyCapture;

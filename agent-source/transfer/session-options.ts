@@ -50,7 +50,10 @@ export interface SessionOptions extends BuildOptions {
   readonly cx: SessionContext;
   readonly qmp: QmpClient;
   readonly runs: RunState;
-  /** The devices and disks that the destination has accepted; missing where they are not compared again. */
+  /**
+   * The devices and disks that the destination has accepted, with which those of the guest are compared again once it
+   * stands still; missing where a broken post-copy goes on.
+   */
   readonly agreed?: Agreed;
   /** True if the guest was found paused. */
   readonly paused: boolean;

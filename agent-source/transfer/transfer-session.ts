@@ -67,7 +67,10 @@ export class TransferSession {
   /** The path of the socket to which QEMU writes its stream. */
   readonly streamPath: string;
   readonly runs: RunState;
-  /** The devices and disks that the destination has accepted; undefined where they are not compared again. */
+  /**
+   * The devices and disks that the destination has accepted, with which those of the guest are compared again once it
+   * stands still; undefined where a broken post-copy goes on.
+   */
   readonly agreed: Agreed | undefined;
   /**
    * True while the operator has paused the guest, which then stays paused. The value is what this agent found; from the
@@ -173,7 +176,7 @@ export class TransferSession {
 
   /**
    * Takes a fault of QEMU or its stream. After QEMU's stream was read to its end, QEMU has given everything, and the
-   * fault counts for nothing: *retiring* finds out what QEMU does then.
+   * fault counts for nothing: the state *retiring* finds out what QEMU does then.
    */
   private qemuFailed(fault: MigrationFault): void {
     if (!this.complete && !this.isRead) void whyQemuFailed(this.qmp, fault).then((why) => this.fail(why));
@@ -198,7 +201,7 @@ export class TransferSession {
   }
 
   /**
-   * Takes the fault that the destination does not dial again. In post-copy *serving* waits for this fault. In precopy
+   * Takes the fault that the destination does not dial again. In post-copy the state *serving* waits for it. In precopy
    * the fault counts for nothing after the grant, because the destination is then asked by calls.
    */
   private gone(fault: MigrationFault): void {
@@ -229,7 +232,8 @@ export class TransferSession {
   /**
    * Switches to post-copy: stops the guest, whose missing pages follow while it runs at the destination.
    *
-   * 1. The session waits until little is on its way (the shallow credit), because the package queues behind that.
+   * 1. The session waits until little is on its way (the shallow credit), because the package queues behind everything
+   *    that is on its way.
    * 2. Meanwhile QEMU's stream is left unread for longer than a turn of QEMU's migration loop lasts. QEMU then ends its
    *    turn with the next pages that are read.
    * 3. The guest is stopped, the stream is read on, and the switchover is acknowledged.
@@ -311,7 +315,10 @@ export class TransferSession {
     this.giveMemoryBack();
   }
 
-  /** Keeps the memory for the next session, unless a fault has ended this one: a reader may still use it then. */
+  /**
+   * Keeps the memory for the next session, unless a fault has ended this session: a part of this session may still use
+   * the memory then.
+   */
   private giveMemoryBack(): void {
     const { kernels, keptMemory } = this;
     this.kernels = undefined;
