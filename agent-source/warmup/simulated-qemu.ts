@@ -20,7 +20,7 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 const RAM_SECTION = 2;
 const CONTENTS = 16;
 const SECTION_PAGES = 256;
-/** Sections are written into a window, which begins after the contents. */
+/** Where in `memory` the window begins into which sections are written: right after the contents. */
 const WINDOW_AT = CONTENTS * PAGE_SIZE;
 /** The window has room for the pages of a section, the header and name of each, and the section's head and end. */
 const WINDOW_BYTES = SECTION_PAGES * (PAGE_SIZE + 16) + 512;

@@ -36,7 +36,10 @@ export interface WarmUpOptions {
   readonly createKernels: (byteLength: number) => PageKernels;
 }
 
-/** Three rounds: code that was optimised for the only instance of a class is thrown away when a second one appears. */
+/**
+ * How many rounds the warm-up has. V8 throws code away that it has optimised for the only instance of a class when a
+ * second instance appears, so one round would not be enough.
+ */
 const ROUNDS = 3;
 const PAGES = 8192;
 const PASSES = 12;
