@@ -60,14 +60,20 @@ export class OutputBuffers<Frame> {
     return (this.output >= 0 && this.writer.room(RECORD_BYTES_MAX)) || this.begin();
   }
 
-  /** Writes `bytes` from `from` on, as far as there is room. @returns where it has stopped */
+  /**
+   * Writes `bytes` from index `from` on, as far as there is room.
+   * @returns the index of the first byte that was not written; the length of `bytes` if all were written
+   */
   copy(bytes: Uint8Array, from: number): number {
     let at = from;
     while (at < bytes.length && this.hasRoom) at += this.writer.bytes(bytes.subarray(at, at + RECORD_BYTES_MAX));
     return at;
   }
 
-  /** Writes [from, end) of the kernels' memory, as far as there is room. @returns where it has stopped */
+  /**
+   * Writes [from, end) of the kernels' memory, as far as there is room.
+   * @returns the address of the first byte that was not written; `end` if all bytes were written
+   */
   move(from: number, end: number): number {
     let at = from;
     while (at < end && this.hasRoom) {

@@ -31,7 +31,7 @@ const LENGTH_BYTES = 4;
 /** How many pages one message `missing` is about at most, so that its bitmap has 32 KiB. */
 const PAGES_A_PIECE = 1 << 18;
 
-/** Follows the pages of one guest from the layout on. */
+/** Follows the pages of one guest, from the moment at which the list of the guest's RAM blocks has come. */
 export class PostcopyPages implements ReturnPathSink {
   /** How long the guest has waited for the pages that it asked for. */
   readonly service = new ServiceTimes();
@@ -39,7 +39,7 @@ export class PostcopyPages implements ReturnPathSink {
   readonly packaged: Deferred<void> = deferred();
   /** Resolved when QEMU ends post-copy: with 0 when it has every page, with another number when it has failed. */
   readonly done: Deferred<number> = deferred();
-  /** In a recovery: resolved when QEMU takes pages again. */
+  /** Resolved when QEMU takes pages again in a post-copy that was broken. */
   readonly resumed: Deferred<void> = deferred();
   private readonly parts: PostcopyPagesOptions;
   /** The pages that QEMU has not got. */
@@ -170,7 +170,7 @@ export class PostcopyPages implements ReturnPathSink {
   shut(error: number): void {
     this.done.resolve(error);
   }
-  /** In a recovery: QEMU has said which pages it has, and takes pages again. */
+  /** Called in a post-copy that was broken, when QEMU has said which pages it has, and takes pages again. */
   resumeAck(): void {
     this.active = true;
     this.resumed.resolve();

@@ -43,7 +43,7 @@ export interface ReceiverOptions {
 export class Receiver {
   readonly channel: ResumingDestination;
   readonly replay: Replay;
-  /** Resolved when the first frame has come. The phase *receiving* waits for it no longer than `followUp`. */
+  /** Resolved when the first frame comes. The phase *receiving* waits for it no longer than the setting `followUp`. */
   readonly begun: Deferred<void> = deferred();
   /** Resolved when the source has said that there are no more frames. */
   readonly ended: Deferred<Message<"endOfStream">> = deferred();

@@ -38,7 +38,7 @@ interface Written {
   readonly frameKind: Frame["frameKind"];
   /** The length of the bodies of all frames up to this one, bytes. */
   readonly appliedBytes: number;
-  /** The generation of the source's stream that the frame was a part of. */
+  /** The value of Replay.generation when the frame was begun: how often the source had begun its stream again. */
   readonly generation: number;
 }
 
@@ -80,7 +80,7 @@ export class Replay implements RecordSink {
   private waitingBytes = 0;
   /** How often the source has begun its stream again. A frame that came before is not acknowledged any more. */
   private generation = 0;
-  /** The generation of `current`. */
+  /** The value of `generation` when `current` was begun. */
   private currentGeneration = 0;
   private readonly part = new StreamOrder();
   private readonly acks: AckBatcher;
