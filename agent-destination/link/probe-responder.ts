@@ -80,8 +80,11 @@ async function answerUntilMeasured(
       }
     });
     const fault = await channel.closed;
-    if (fault !== undefined) end(fault);
-    log.info({ migration: migrationId, probeBytes, fault: fault?.message }, "the link was measured");
+    if (fault === undefined) log.info({ migration: migrationId, probeBytes }, "the link was measured");
+    else {
+      end(fault);
+      log.warn({ migration: migrationId, probeBytes, fault: fault.message }, "the measurement of the link failed");
+    }
   } finally {
     clock.cancel(timer);
     leaving.removeEventListener("abort", onLeaving);

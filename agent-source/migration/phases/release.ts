@@ -31,7 +31,7 @@ export async function release(state: State<"releasing">, cx: SourceContext): Pro
   if (loaded !== undefined && running !== undefined)
     cx.report.result = migrationResult(cx, { ...loaded, running, complete });
   cx.report.follow(undefined);
-  await noteReleased(cx);
+  await noteReleased(cx, loaded?.session.kept ?? state);
   await loaded?.session.stop();
   loaded?.session.channel.close();
   const left = await endQemu(state, cx);

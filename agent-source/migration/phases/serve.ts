@@ -246,7 +246,8 @@ function lost(state: State<"serving">, cx: SourceContext): State<"inDoubt"> {
  */
 async function noteStranded(fault: MigrationFault, cx: SourceContext): Promise<void> {
   if (!(await cx.qemu.isSeenEnded())) return;
-  await noteReleased(cx, fault);
+  // that QEMU has ended, so nobody has to know how it was left
+  await noteReleased(cx, { paused: false }, fault);
 }
 
 /** Makes the fault of a guest that has lost pages. */

@@ -7,7 +7,7 @@ import { sourcePhase } from "../../support/source-cx.ts";
 
 t.test("the record of a move says when it ended, and gives no reason", async (t) => {
   const { cx, record, qemu } = await sourcePhase(t, "postmigrate", { clock: new FakeClock() });
-  await noteReleased(cx);
+  await noteReleased(cx, { paused: false });
   const found = await record();
   t.match(found, { kind: "released", guest: "web", endedAtMs: FAKE_START_US / 1000, qemu: qemu.process });
   t.equal(found?.reason, undefined);
@@ -15,7 +15,7 @@ t.test("the record of a move says when it ended, and gives no reason", async (t)
 
 t.test("the record of a guest that has lost its pages says why, for an operator who asks later", async (t) => {
   const { cx, record } = await sourcePhase(t, "gone");
-  await noteReleased(cx, new MigrationFault("pages-lost", "QEMU has ended"));
+  await noteReleased(cx, { paused: false }, new MigrationFault("pages-lost", "QEMU has ended"));
   t.match(await record(), { kind: "released", reason: { code: "pages-lost", message: "QEMU has ended" } });
 });
 
@@ -23,7 +23,7 @@ t.test("a disk that is full delays the record and nothing else", async (t) => {
   const clock = new FakeClock();
   const { cx, record, failWrites, written } = await sourcePhase(t, "postmigrate", { clock });
   failWrites(true);
-  await noteReleased(cx);
+  await noteReleased(cx, { paused: false });
   t.equal(await record(), undefined);
   failWrites(false);
   await clock.advance(1000);

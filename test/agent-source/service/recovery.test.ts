@@ -184,6 +184,13 @@ t.test("a QEMU that a released migration left behind is ended", async (t) => {
   t.same(destination.asked, []);
 });
 
+t.test("a QEMU that post-copy left paused is ended after the agent was killed as it wrote `released`", async (t) => {
+  const { qemu, end } = await startAgain(t, { kind: "released", qemu: "paused", postcopy: POSTCOPY });
+  t.match(await end(), { status: "moved" });
+  t.same(qemu.said, ["quit"]);
+  t.notOk(qemu.isAlive);
+});
+
 t.test("a released QEMU that somebody has started is not ended: the guest is doubled", async (t) => {
   const { qemu, until } = await startAgain(t, { kind: "released", qemu: "running", answers: ["running"] });
   t.match((await until("doubled")).error, { code: "two-copies" });

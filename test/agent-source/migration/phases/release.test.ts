@@ -89,6 +89,7 @@ t.test("a paused QEMU is ended only after a post-copy, in which this agent itsel
     const postcopy = await releasing(t, status, { postcopy: RESUMED_POSTCOPY });
     t.same(await postcopy.released(), { kind: "released" });
     t.notOk(postcopy.qemu.isAlive, status);
+    t.ok((await postcopy.record())?.postcopy, "an agent that is killed now ends such a QEMU when it starts again");
   }
 });
 
