@@ -24,6 +24,7 @@ export interface GivenMigrateOptions {
   readonly compression: MigrateOptions["compression"];
   readonly verify: boolean;
   readonly sharedDisksUnchecked: boolean;
+  readonly robust: boolean;
 }
 
 export function addMigrateOptions(command: Command): Command {
@@ -65,7 +66,8 @@ export function addMigrateOptions(command: Command): Command {
       "--shared-disks-unchecked",
       "go on where nobody can prove that both hosts have the same disks; you answer for them",
       false,
-    );
+    )
+    .option("--robust", "keep the source whole until the commit: no post-copy, whatever it would save", false);
 }
 
 /** The options of `ferry plan`, and of `ferry migrate` when it is to plan first. */
@@ -75,7 +77,6 @@ export interface GivenPlanOptions extends GivenMigrateOptions {
    * for OBSERVE_MS, and `ferry migrate` makes no plan.
    */
   readonly observe?: number | false;
-  readonly robust: boolean;
 }
 
 /** How long a plan looks at the guest when `--observe` is not given, milliseconds. */
@@ -83,14 +84,12 @@ const OBSERVE_MS = 5000;
 
 /** Adds the options of a plan. @param observe the help text of `--observe`, which the two commands word differently */
 export function addPlanOptions(command: Command, observe: string): Command {
-  return command
-    .option("--observe <duration>", observe, argument(observation))
-    .option("--robust", "recommend only what keeps the source whole until the commit", false);
+  return command.option("--observe <duration>", observe, argument(observation));
 }
 
 export function planCall(guest: string, given: GivenPlanOptions): PlanCall {
-  const { observe = OBSERVE_MS, robust } = given;
-  return { migration: migrateCall(guest, given), observeMs: observe === false ? 0 : observe, robust };
+  const { observe = OBSERVE_MS } = given;
+  return { migration: migrateCall(guest, given), observeMs: observe === false ? 0 : observe };
 }
 
 export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateCall {
@@ -109,14 +108,15 @@ export function migrateCall(guest: string, given: GivenMigrateOptions): MigrateC
       compression: given.compression,
       verify: given.verify,
       sharedDisksUnchecked: given.sharedDisksUnchecked,
+      robust: given.robust,
     },
   };
 }
 
 /** Reports options that cannot be given together as a usage error, before any agent is asked. */
 function checkTogether(command: Command): void {
-  const { strategy, deadline = 0, onDeadline, verify } = command.opts<GivenMigrateOptions>();
-  for (const { message } of refuseWish({ strategy, deadlineMs: deadline, onDeadline, verify }))
+  const { strategy, deadline = 0, onDeadline, verify, robust } = command.opts<GivenMigrateOptions>();
+  for (const { message } of refuseWish({ strategy, deadlineMs: deadline, onDeadline, verify, robust }))
     command.error(`error: ${message}`);
 }
 

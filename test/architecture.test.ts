@@ -88,7 +88,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     ],
     planning: [
       ...["shared", "shared/page", "shared/codec", "shared/model", "shared/protocol", "shared/link"],
-      ...[...qemu("inspect", "qmp", "stream"), ...runtime("", "guest", "host", "zstd")],
+      ...[...qemu("inspect", "qmp", "stream"), ...runtime("", "config", "guest", "host", "zstd")],
       ...["capture", "guest", "link", "migration", "report", "send", "transfer"],
     ],
     service: [

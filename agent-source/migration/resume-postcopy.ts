@@ -60,6 +60,8 @@ export async function resumePostcopy(
       contract: { ...postcopy, protocolVersion: POSTCOPY_PROTOCOL, strategy, postcopy: true, onDeadline },
       channel: link,
       onCut: askWhileCut(cx, link),
+      // nothing is copied before a switchover any more
+      onOutlook: () => undefined,
       runs: await RunState.begin(qmp),
       // if the guest stands still, this agent has stopped it
       paused: false,

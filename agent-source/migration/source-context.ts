@@ -24,7 +24,7 @@ import type { OperatorWords } from "./operator-words.ts";
 export interface SourceContext {
   readonly id: string;
   readonly call: MigrateCall;
-  /** Why the planner has recommended the strategy, where the strategy comes from a plan; else empty. */
+  /** What a plan before has to do with the strategy, for the operator; empty where there was no plan. */
   readonly chosenBecause: string;
   /** The one-time secret of this migration: the destination shows it when it dials in, and the grant carries it. */
   readonly token: Uint8Array;

@@ -92,7 +92,7 @@ export class GuestObserver implements StreamSink {
   private isLast = false;
   /** True once QEMU has synced its dirty bitmap since the first pass began. */
   private hasSynced = false;
-  /** Sums over the close looks that count: their number, the times in which their pages were dirtied, and those pages. */
+  /** Sums over the close looks that count: how many there were, how long their pages were dirtied, and those pages. */
   private readonly close = { looks: 0, seconds: 0, pages: 0 };
   /**
    * How many more of the close looks are not counted in `close`. The first two are not counted, because their pages may

@@ -3,45 +3,32 @@
  * the guest and measures the link, and predicts what each strategy would take. It moves nothing.
  */
 import { MigrationFault } from "../../shared/fault.ts";
-import type { LinkObservation, Wishes } from "../../shared/model/observation.ts";
+import type { LinkObservation } from "../../shared/model/observation.ts";
 import { recommend } from "../../shared/model/recommend.ts";
 import type { Contract } from "../../shared/protocol/messages.ts";
 import type { PlanCall, PlanView } from "../../shared/protocol/plan-view.ts";
-import type { MigrateCall } from "../../shared/protocol/report.ts";
-import { refuseWish } from "../../shared/protocol/strategies.ts";
 import { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import { orAborted, within } from "../../shared/runtime/deferred.ts";
 import { type GuestDefinition, loadGuest } from "../../shared/runtime/guest/guest-definition.ts";
-import { keepLatest } from "../../shared/runtime/keep-latest.ts";
-import { PAGE_SIZE } from "../../shared/units.ts";
 import { type FoundGuest, lookAtGuest } from "../guest/look-at-guest.ts";
 import { askDestination } from "../migration/phases/negotiate.ts";
 import type { SourceContext } from "../migration/source-context.ts";
 import { negotiatedView } from "../report/negotiated-view.ts";
-import { HOLD_SHARE_OF_ARENA } from "../transfer/session-options.ts";
+import { inputOf, type MadePlan, type MadePlans } from "./made-plans.ts";
 import { measureLink } from "./measure-link.ts";
 import { type Observed, observeGuest } from "./observe-guest.ts";
-import { planInput } from "./plan-input.ts";
 import { observationView, predictionViews } from "./plan-view.ts";
 
-/**
- * How long after a plan its recommendation is applied to migrations, milliseconds. For this long the guest is taken to
- * behave as it did when it was looked at.
- */
-const HOLDS_MS = 10 * 60_000;
-/** The most plans that are remembered. */
-const REMEMBERED = 100;
 /** How long the destination may take to dial, after it has answered, milliseconds. */
 const DIALS_WITHIN_MS = 5000;
 
-interface Remembered {
-  readonly strategy: Contract["strategy"];
-  readonly reason: string;
-  readonly atMs: number;
-}
-
 export class Planner {
-  private readonly remembered = new Map<string, Remembered>();
+  private readonly made: MadePlans;
+
+  /** @param made takes what each plan has found */
+  constructor(made: MadePlans) {
+    this.made = made;
+  }
 
   async plan(call: PlanCall, cx: SourceContext): Promise<PlanView> {
     const definition = await loadGuest(cx.call.guest, cx.config);
@@ -62,7 +49,7 @@ export class Planner {
       if (call.observeMs === 0) return view;
       if (!contract.measuresLink) return { ...view, notes: [...view.notes, OLDER_DESTINATION] };
       const observed = await observeGuest(cx, qmp, facts, call.observeMs);
-      return { ...view, ...this.conclude(call, cx, { contract, link, observed }) };
+      return { ...view, ...this.conclude(cx, { contract, link, observed }) };
     } catch (thrown) {
       const fault = MigrationFault.from(thrown);
       if (fault.code !== "refused") throw fault;
@@ -72,22 +59,11 @@ export class Planner {
     }
   }
 
-  /**
-   * Fills in the strategy of a migration that leaves it to the agents, where a plan of the last minutes recommends one.
-   * @returns the call, and why the plan recommends its strategy; the call as it is and an empty reason where no plan
-   *   applies
-   */
-  applied(call: MigrateCall, nowMs: number): { readonly call: MigrateCall; readonly because: string } {
-    const found = this.remembered.get(keyOf(call));
-    if (call.options.strategy !== "auto" || found === undefined || nowMs - found.atMs > HOLDS_MS)
-      return { call, because: "" };
-    const options = { ...call.options, strategy: found.strategy };
-    if (refuseWish(options).length > 0) return { call, because: "" };
-    return { call: { ...call, options }, because: found.reason };
-  }
-
   private async ask(cx: SourceContext, definition: GuestDefinition, facts: FoundGuest, measure: boolean) {
-    const contract = await askDestination(cx, definition, facts, { dryRun: true, measureLink: measure });
+    // the plan is also for migrations without --robust, so both hosts are asked for all that they can do
+    const options = { ...cx.call.options, robust: false };
+    const asking = { ...cx, call: { ...cx.call, options } };
+    const contract = await askDestination(asking, definition, facts, { dryRun: true, measureLink: measure });
     if (!contract.measuresLink) return { contract, link: undefined };
     const channel = await within(
       orAborted(cx.dialledIn(), cx.cancelled),
@@ -101,68 +77,31 @@ export class Planner {
     return { contract, link: await measureLink(channel, cx.clock, cx.cancelled) };
   }
 
-  private conclude(call: PlanCall, cx: SourceContext, seen: Seen): Partial<PlanView> {
-    const { contract, observed } = seen;
-    const link = capped(seen.link, cx.call.options.bandwidthBytesPerSecond);
+  private conclude(cx: SourceContext, { contract, link, observed }: Seen): Partial<PlanView> {
     if (link === undefined) return {};
-    const terms = {
-      delta: contract.codecs.includes("xbzrle"),
-      zstd: contract.codecs.includes("zstd"),
-      wishes: wishesOf(call, cx),
-      zstdWorkers: cx.config.transfer.zstdWorkers,
-    };
-    const input = planInput(observed, link, terms);
+    const codecs = { delta: contract.codecs.includes("xbzrle"), zstd: contract.codecs.includes("zstd") };
+    const plan: MadePlan = { observed, link, codecs, strategies: contract.strategies };
+    const input = inputOf(plan, cx.call.options, cx.config);
     const found = recommend(input, contract.strategies);
     // a plan of a paused guest is not remembered: every strategy copies such a guest once, and a guest that runs again
     // must not be stopped for a whole copy
-    if (!observed.paused) this.remember(cx, found);
+    if (!observed.paused) this.made.remember(cx.call, plan, cx.clock.monotonicMs());
     cx.log.info({ link, observed: { ...observed, dirty: observed.dirty }, recommended: found.strategy }, "planned");
     return {
-      link,
+      link: input.link,
       observation: observationView(observed, input),
       predictions: predictionViews(found.predictions, contract.strategies),
       recommended: found.strategy,
       reason: found.reason,
     };
   }
-
-  private remember(cx: SourceContext, { strategy, reason }: Pick<Remembered, "strategy" | "reason">): void {
-    const key = keyOf(cx.call);
-    this.remembered.delete(key);
-    this.remembered.set(key, { strategy, reason, atMs: cx.clock.monotonicMs() });
-    keepLatest(this.remembered, REMEMBERED);
-  }
 }
 
 const OLDER_DESTINATION =
-  "The destination agent does not measure the link, so nothing can be predicted; bring both agents to the same version";
+  "The destination agent does not measure the link now, so nothing can be predicted. It measures as many links as it may have migrations (migrations.max) already, or it is too old: plan again, or bring both agents to the same version";
 
 interface Seen {
   readonly contract: Contract;
   readonly link: LinkObservation | undefined;
   readonly observed: Observed;
-}
-
-/** Limits the measured bandwidth of a link to the migration's bandwidth cap, bytes per second; 0 for no cap. */
-const capped = (link: LinkObservation | undefined, cap: number): LinkObservation | undefined =>
-  link === undefined || cap === 0 ? link : { ...link, bytesPerSecond: Math.min(cap, link.bytesPerSecond) };
-
-/**
- * The key of a plan. A plan applies to migrations of the same guest to the same destination with the same options,
- * whichever strategy the plan was asked for.
- */
-const keyOf = ({ guest, to, options }: MigrateCall): string =>
-  JSON.stringify([guest, to, { ...options, strategy: "auto" }]);
-
-function wishesOf({ robust }: PlanCall, { call, config }: SourceContext): Wishes {
-  const { downtimeTargetMs, deadlineMs, delta } = call.options;
-  const { arenaBytes, baseCacheBytes } = config.memory;
-  return {
-    downtimeTargetMs,
-    deadlineMs,
-    robustnessFirst: robust,
-    basePages: delta ? Math.floor(baseCacheBytes / PAGE_SIZE) : 0,
-    heldPagesMax: Math.floor((HOLD_SHARE_OF_ARENA * arenaBytes) / PAGE_SIZE),
-    syncsPerSecond: config.transfer.syncRate,
-  };
 }

@@ -73,6 +73,12 @@ export class MigrationReport {
     };
   }
 
+  /** Says how the copy will go on, among what was agreed; an empty text says that there is nothing to say any more. */
+  foresees(outlook: string): void {
+    const { outlook: _, ...agreed } = this.negotiated;
+    this.negotiated = outlook === "" ? agreed : { ...agreed, outlook };
+  }
+
   /** Says what the guest does now, while the migration is being undone. */
   guestNow(text: string): void {
     if (this.error !== undefined) this.error = { ...this.error, guestNow: text };

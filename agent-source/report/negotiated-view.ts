@@ -16,7 +16,7 @@ export interface Negotiated {
   readonly call: MigrateCall;
   readonly config: SourceConfig;
   readonly limits: LinkLimits;
-  /** Why a plan recommends the strategy, where the agents took the strategy from a plan; else empty. */
+  /** What a plan before has to do with the strategy; empty where there was no plan. */
   readonly chosenBecause: string;
 }
 
@@ -54,7 +54,7 @@ const pausedStrategy = (asked: MigrateOptions["strategy"]): string =>
   asked === "stop-and-copy" ? asked : `stop-and-copy (${asked}: the guest is paused)`;
 
 function chosen(strategy: string, { call, chosenBecause }: Negotiated): string {
-  if (chosenBecause !== "") return `${strategy} (auto, by the plan before: ${chosenBecause})`;
+  if (chosenBecause !== "") return `${strategy} (auto, ${chosenBecause})`;
   return call.options.strategy === "auto" ? `${strategy} (auto)` : strategy;
 }
 
@@ -64,8 +64,12 @@ function chosen(strategy: string, { call, chosenBecause }: Negotiated): string {
  */
 const RISK = "once post-copy has begun, the guest is lost if either host is lost before the guest's last page has come";
 
-function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify }: MigrateOptions): string {
-  if (contract.postcopy) return `on in both QEMUs; ${RISK}`;
+function postcopy(contract: Contract, facts: SourceFacts, { strategy, verify, robust }: MigrateOptions): string {
+  if (robust) return "not with --robust";
+  if (contract.postcopy)
+    return isPostcopy(contract.strategy) || strategy !== "auto"
+      ? `on in both QEMUs; ${RISK}`
+      : `follows where precopy has no end or takes much longer (--robust excludes it); ${RISK}`;
   if (facts.paused) return "off, the guest is paused";
   if (contract.strategies.some(isPostcopy)) return "possible, off";
   if (strategy !== "auto") return "not asked for";

@@ -80,6 +80,7 @@ const OPTIONS: MigrateCall["options"] = {
   compression: "auto",
   verify: false,
   sharedDisksUnchecked: false,
+  robust: false,
 };
 
 export interface Found {

@@ -33,6 +33,7 @@ import { OperatorWords } from "../migration/operator-words.ts";
 import type { SourceContext } from "../migration/source-context.ts";
 import { runSourceMigration } from "../migration/source-migration.ts";
 import { isEnd, type SourceState } from "../migration/source-state.ts";
+import { MadePlans } from "../planning/made-plans.ts";
 import { Planner } from "../planning/planner.ts";
 import { MigrationReport } from "../report/migration-report.ts";
 import { AllowedDestinations } from "./allowed-destinations.ts";
@@ -56,7 +57,8 @@ export class SourceAgent implements SourceService {
   private readonly desk: OutgoingDesk;
   /** Plans under way, whose guests are only looked at, by id. */
   private readonly plans = new Map<string, Made & { readonly ended: Promise<unknown> }>();
-  private readonly planner = new Planner();
+  private readonly plansMade = new MadePlans();
+  private readonly planner = new Planner(this.plansMade);
   private readonly allowed: AllowedDestinations;
   /** The `sequence` of the latest migration of the journal. */
   private sequence = 0;
@@ -101,7 +103,8 @@ export class SourceAgent implements SourceService {
     // check
     await loadGuest(asked.guest, this.parts.config);
     this.checkFree(asked.guest);
-    const { call, because } = this.planner.applied(this.filled(asked), this.parts.clock.monotonicMs());
+    const { config, clock } = this.parts;
+    const { call, because } = this.plansMade.applied(this.filled(asked), config, clock.monotonicMs());
     const made = this.makeContext(call, this.newIdentity(), because);
     this.run(made, { kind: "planned" });
     return made.cx.id;

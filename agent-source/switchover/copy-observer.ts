@@ -47,6 +47,11 @@ export interface CopyObserverOptions {
   readonly linkIsDown: () => boolean;
   /** True while the guest stands still: QEMU then completes by itself as soon as it has sent everything. */
   readonly standsStill: () => boolean;
+  /**
+   * Called with what the operator should know of how the copy will go on, when that changes; with an empty text when
+   * there is nothing to say any more.
+   */
+  readonly onOutlook: (outlook: string) => void;
   /** Called when the copy begins to stall, and when it converges again, with what was observed then. */
   readonly onStall: (stalled: boolean, seen: Observation) => void;
 }
@@ -80,6 +85,8 @@ export class CopyObserver {
   private readonly parts: CopyObserverOptions;
   private readonly startedMs: number;
   private stalled = false;
+  /** The outlook of which onOutlook was told last. */
+  private outlook = "";
   /** The compression ratio of frames of whole pages, as it was last read in the first pass. */
   private wholeRatio = 1;
   /** How many frames were compressed in the first pass. */
@@ -112,6 +119,11 @@ export class CopyObserver {
   section(pages: number, drained: boolean): void {
     this.sweptPages = pages;
     this.parts.outlook.section(pages, drained, !this.firstPassDone, this.nowSeconds);
+  }
+
+  /** Takes how many pages QEMU has found dirty at its last sync, and the seconds since the sync before. */
+  synced(pages: number, seconds: number): void {
+    this.parts.outlook.synced(pages, seconds, this.nowSeconds);
   }
 
   /**
@@ -168,11 +180,11 @@ export class CopyObserver {
     // a guest that stands still has no downtime
     this.estimatedDowntimeMs = seen.paused ? 0 : policy.estimateMs(seen);
     this.fits = policy.fits(this.estimatedDowntimeMs);
+    this.measure();
     const decision = policy.decide(seen);
     const stalled = policy.stalledMs(seen.elapsedMs) > 0;
     if (stalled !== this.stalled) onStall(stalled, seen);
     this.stalled = stalled;
-    this.measure();
     return decision;
   }
 
@@ -226,7 +238,13 @@ export class CopyObserver {
     const now = this.nowSeconds;
     if (now - this.measuredAt < MEASURE_SECONDS) return;
     this.measuredAt = now;
-    this.parts.outlook.measure(this.standing(), now);
+    const standing = this.standing();
+    this.parts.outlook.measure(standing, now);
+    const { policy, onOutlook } = this.parts;
+    policy.foresee(this.parts.outlook.prospects(standing, now), standing.elapsedMs);
+    const outlook = policy.outlook(standing.elapsedMs);
+    if (outlook !== this.outlook) onOutlook(outlook);
+    this.outlook = outlook;
   }
 
   private get elapsedMs(): number {
@@ -253,6 +271,7 @@ export class CopyObserver {
       sentFullPages: scheduler.total.fullPages,
       residualFullPages: scheduler.pages.pendingCount - scheduler.pages.pendingWithBase,
       holdPages: scheduler.holdPages,
+      wholePageBytes: PAGE_SIZE / this.wholeRatio,
     };
   }
 }

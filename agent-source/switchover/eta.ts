@@ -7,10 +7,11 @@
  * and the one before it.
  */
 import { curveOfSamples, DirtyWindows } from "../../shared/model/dirty-curve.ts";
-import { USUAL_COSTS } from "../../shared/model/observation.ts";
+import { USUAL_COSTS, USUAL_POSTCOPY } from "../../shared/model/observation.ts";
 import { closeIn, copyDirtied, type PassCosts } from "../../shared/model/passes.ts";
 import { ROUND_TRIPS, SWEEP_SECONDS } from "../../shared/model/switchover.ts";
 import { PAGE_SIZE } from "../../shared/units.ts";
+import type { Prospects } from "./auto-choice.ts";
 import type { Observation } from "./observation.ts";
 
 /** How the copy stands, beside what the switch policy observes. */
@@ -29,6 +30,8 @@ export interface CopyState extends Observation {
   readonly residualFullPages: number;
   /** How many hot pages may be held. */
   readonly holdPages: number;
+  /** Encoded bytes of a page that is sent whole, as measured in the first pass. */
+  readonly wholePageBytes: number;
 }
 
 export interface EtaOptions {
@@ -71,6 +74,8 @@ export class EtaEstimator {
   private lastWindow = 0;
   /** How many pages have come since `drainedAt`. */
   private pages = 0;
+  /** How many pages the pass that has begun at `drainedAt` will have, where QEMU was asked; else 0. */
+  private passPages = 0;
   /** How long the agents take for a page that is sent again, seconds. */
   private secondsPerPage = USUAL_COSTS.microsPerAgain / 1e6;
   /** The moment of the last measurement of the agents' speed, and the counts at that moment. */
@@ -113,6 +118,17 @@ export class EtaEstimator {
     this.lastWindow = nowSeconds - this.drainedAt;
     this.drainedAt = nowSeconds;
     this.pages = 0;
+    this.passPages = 0;
+  }
+
+  /**
+   * Takes how many pages QEMU has found dirty at its last sync. Over a slow link the pass that sends them takes
+   * seconds, and their number is known as the pass begins.
+   * @param seconds the time between this sync and the one before, in which the guest has dirtied these pages
+   */
+  synced(pages: number, seconds: number, nowSeconds: number): void {
+    this.windows.note(seconds, pages, nowSeconds);
+    this.passPages = pages;
   }
 
   /**
@@ -150,6 +166,30 @@ export class EtaEstimator {
     const backlog = this.backlogSeconds(standing);
     const after = this.afterBacklog(standing, backlog, nowSeconds);
     return after === undefined ? undefined : backlog + after;
+  }
+
+  /**
+   * Compares precopy, if it goes on, with post-copy, if it begins now.
+   * @returns undefined while too little is known: in the first pass, before a sync has shown what the guest dirties,
+   *   before pages that were sent again have shown what they cost, and while the link is down
+   */
+  prospects(standing: CopyState, nowSeconds: number): Prospects | undefined {
+    const { firstPassDone, linkIsDown, resendCostIsMeasured, bytesPerSecond } = standing;
+    const curve = this.curve(standing.pageCount, nowSeconds);
+    if (!firstPassDone || linkIsDown || !resendCostIsMeasured || curve === undefined || this.endsAt !== undefined)
+      return undefined;
+    const { postcopyFixedDowntimeMs, postcopyFaultOverhead } = USUAL_POSTCOPY;
+    // post-copy discards the bases, so it sends what is left whole: what was captured, and what QEMU still has
+    const ofThisPass = Math.max(0, this.passPages - this.pages);
+    const left = standing.residualPages + ofThisPass + curve.pagesWithin(nowSeconds - this.drainedAt);
+    const secondsPerPage = Math.max(standing.wholePageBytes / Math.max(1, bytesPerSecond), this.firstSecondsPerPage);
+    const onItsWay = standing.inFlightBytes / Math.max(1, bytesPerSecond);
+    return {
+      precopySeconds: this.etaSeconds(standing, nowSeconds),
+      postcopySeconds: onItsWay + postcopyFixedDowntimeMs / 1000 + left * secondsPerPage * (1 + postcopyFaultOverhead),
+      dirtiedBytesPerSecond: PAGE_SIZE * curve.pagesWithin(1),
+      linkBytesPerSecond: bytesPerSecond,
+    };
   }
 
   private curve(mostPages: number, nowSeconds: number) {

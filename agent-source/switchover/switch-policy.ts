@@ -12,11 +12,18 @@
  */
 import { HOLD_SHARE, ROUND_TRIPS } from "../../shared/model/switchover.ts";
 import type { DeadlineAction, Strategy } from "../../shared/protocol/messages.ts";
+import { AutoChoice, type Prospects } from "./auto-choice.ts";
 import type { Decision, Observation } from "./observation.ts";
 import { StallDetector } from "./stall-detector.ts";
 
 export interface SwitchPlan {
+  /** The strategy with which the migration begins. */
   readonly strategy: Strategy;
+  /**
+   * True if a migration that begins as precopy goes into post-copy as soon as that is better, as with `auto`.
+   * @default false
+   */
+  readonly mayChoosePostcopy?: boolean;
   readonly downtimeTargetMs: number;
   /** 0: there is no deadline. */
   readonly deadlineMs: number;
@@ -83,6 +90,7 @@ export class SwitchPolicy {
   /** The part of the last estimate that depends on the residual and on what is in flight, milliseconds. */
   private lastVariableMs = 0;
   private readonly stall = new StallDetector();
+  private readonly auto: AutoChoice;
   /** The value of `sentPages` at which all pages that waited at the end of the first pass were sent. */
   private sentOnceAt: number | undefined;
   private begunAtMs: number | undefined;
@@ -91,6 +99,18 @@ export class SwitchPolicy {
 
   constructor(plan: SwitchPlan) {
     this.plan = plan;
+    this.auto = new AutoChoice(plan);
+  }
+
+  /** Takes how a copy by precopy would go on from now; undefined while too little is known. */
+  foresee(prospects: Prospects | undefined, elapsedMs: number): void {
+    if (this.plan.strategy === "precopy") this.auto.foresee(prospects, elapsedMs);
+  }
+
+  /** What the operator should know of a precopy that has no end; empty where there is nothing to say. */
+  outlook(elapsedMs: number): string {
+    const judged = this.mayChoosePostcopy ? undefined : this.auto.counts(elapsedMs);
+    return judged?.isEndless === true ? `${judged.found}; ${ADVICE}` : "";
   }
 
   /** The most hot pages to hold: what can be sent in HOLD_SHARE of the downtime target; 0 once the switch is near. */
@@ -146,6 +166,8 @@ export class SwitchPolicy {
     if (strategy === "stop-and-copy") return { kind: "switch", into: "destination", reason: "strategy stop-and-copy" };
     if (strategy === "postcopy") return this.atOnce(seen);
     if (isLate) return this.atDeadline(seen);
+    const chosen = this.mayChoosePostcopy ? this.asJudged(seen) : undefined;
+    if (chosen !== undefined) return chosen;
     if (seen.firstPassDone && strategy === "hybrid" && this.hasSentOnce(seen)) {
       // only pages that were sent again show what deltas save: precopy goes on until resendCostIsMeasured, since
       // post-copy cannot be undone
@@ -162,7 +184,7 @@ export class SwitchPolicy {
       this.drainMark = undefined;
       this.released = false;
     }
-    const early = strategy === "hybrid" && !fits ? this.whenLaidDown(seen) : undefined;
+    const early = fits ? undefined : this.earlyIntoPostcopy(seen);
     if (early !== undefined) return early;
     if (!this.closing) {
       if (!fits) return { kind: "continue" };
@@ -213,10 +235,28 @@ export class SwitchPolicy {
     return { kind: "switch", into: "postcopy", reason: "strategy postcopy" };
   }
 
-  /** Decides for `hybrid`: post-copy begins when only held pages are left, or when precopy does not converge. */
-  private whenLaidDown(seen: Observation): Decision | undefined {
+  private get mayChoosePostcopy(): boolean {
+    return this.plan.mayChoosePostcopy === true && this.plan.strategy === "precopy";
+  }
+
+  /** Decides for `auto`: post-copy begins when it was foreseen for long enough that it ends sooner. */
+  private asJudged(seen: Observation): Decision | undefined {
+    const judged = this.auto.counts(seen.elapsedMs);
+    if (judged === undefined || this.fits(this.estimateMs(seen))) return undefined;
+    const { found, postcopySeconds } = judged;
+    const reason = `auto: ${found}; post-copy takes about ${postcopySeconds.toFixed(1)} s`;
+    return { kind: "switch", into: "postcopy", reason };
+  }
+
+  /**
+   * Decides at the end of a pass whose residual does not fit. With `hybrid` and `auto` post-copy begins when precopy
+   * does not converge, and with `hybrid` also when only held pages are left.
+   */
+  private earlyIntoPostcopy(seen: Observation): Decision | undefined {
+    const isHybrid = this.plan.strategy === "hybrid";
+    if (!isHybrid && !this.mayChoosePostcopy) return undefined;
     if (this.stall.stalledMs(seen.elapsedMs) > 0) return this.intoPostcopy(seen, "it does not converge");
-    return seen.backlogged ? undefined : this.intoPostcopy(seen, "all but the hottest pages are there");
+    return seen.backlogged || !isHybrid ? undefined : this.intoPostcopy(seen, "all but the hottest pages are there");
   }
 
   /**
@@ -233,7 +273,8 @@ export class SwitchPolicy {
     const restMs = this.estimateMs(seen);
     const { deadlineMs } = this.plan;
     if (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs) return undefined;
-    return { kind: "switch", into: "postcopy", reason: `hybrid: ${why}, ${restMs.toFixed(0)} ms of pages are left` };
+    const by = this.mayChoosePostcopy ? "auto" : "hybrid";
+    return { kind: "switch", into: "postcopy", reason: `${by}: ${why}, ${restMs.toFixed(0)} ms of pages are left` };
   }
 
   /**
@@ -292,6 +333,10 @@ export class SwitchPolicy {
     return stalled === 0 ? "" : `; it did not converge for ${(stalled / 1000).toFixed(1)} s`;
   }
 }
+
+/** What helps a precopy that has no end. */
+const ADVICE =
+  "a larger --downtime, a --deadline with --on-deadline force, or post-copy (--strategy hybrid) would end it";
 
 /**
  * How many times fewer bytes than post-copy another pass of precopy must need for hybrid to go on with precopy.

@@ -40,6 +40,8 @@ export interface SessionEvents {
   readonly meter: LinkMeter;
   /** True while nothing is heard from the destination. */
   readonly linkIsDown: () => boolean;
+  /** Called with what the operator should know of how the copy will go on; with an empty text when that is over. */
+  readonly onOutlook: (outlook: string) => void;
   /** Called when the policy has decided to switch or to cancel. */
   readonly onDecision: (decision: Decision) => void;
   /** Called in post-copy when the discards and the package are queued to be sent. */
@@ -169,7 +171,8 @@ function makeCapture(parts: BuildOptions, hooks: SessionEvents, made: CapturePar
   const { cx, ramBlocks, contract, runs } = parts;
   const { memory, scheduler, sender, resumeIntake, onLayout, onEnd } = made;
   const { strategy, onDeadline } = contract;
-  const policy = new SwitchPolicy({ ...cx.call.options, strategy, onDeadline });
+  const mayChoosePostcopy = cx.call.options.strategy === "auto" && contract.postcopy;
+  const policy = new SwitchPolicy({ ...cx.call.options, strategy, onDeadline, mayChoosePostcopy });
   return new PrecopyCapture({
     memory: memory.kernels.memory,
     scheduler,
@@ -190,7 +193,7 @@ function makeCapture(parts: BuildOptions, hooks: SessionEvents, made: CapturePar
 
 function makeObserver(
   { cx, ramBlocks, runs }: BuildOptions,
-  { meter, linkIsDown }: SessionEvents,
+  { meter, linkIsDown, onOutlook }: SessionEvents,
   { scheduler, sender, chooser }: CaptureParts,
   policy: SwitchPolicy,
 ): CopyObserver {
@@ -209,6 +212,7 @@ function makeObserver(
     compressedFrames: () => chooser.compressedFrames,
     standsStill: () => runs.standsStill,
     linkIsDown,
+    onOutlook,
     onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),
   });
 }

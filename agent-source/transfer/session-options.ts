@@ -57,6 +57,8 @@ export interface SessionOptions extends BuildOptions {
   readonly agreed?: Agreed;
   /** True if the guest was found paused. */
   readonly paused: boolean;
+  /** Called with what the operator should know of how the copy will go on; with an empty text when that is over. */
+  readonly onOutlook: (outlook: string) => void;
   /**
    * Called when the link is cut. Until `signal` is aborted or the link is back, this function asks whether the
    * destination will dial again, and calls `onGone` if the destination will not.

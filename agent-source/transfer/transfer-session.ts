@@ -141,6 +141,7 @@ export class TransferSession {
     const assembly = buildSession(parts, {
       meter: this.meter,
       linkIsDown: () => channel.isCut || this.watch.isSilent(cx.clock.monotonicMs(), this.meter.knownRoundTripMs),
+      onOutlook: (outlook) => parts.onOutlook(outlook),
       onDecision: (decision) => this.decision.resolve(decision),
       onPackaged: () => this.packaged.resolve(),
       onStopped: () => this.completing.resolve(),

@@ -77,6 +77,7 @@ const OPTIONS: MigrateOptions = {
   compression: "auto",
   verify: false,
   sharedDisksUnchecked: false,
+  robust: false,
 };
 /** True for half of the pages, since much of a guest's memory is often zero. */
 const isZero = (page: number): boolean => page % 8 < 4;
@@ -121,6 +122,7 @@ async function moveNobody(parts: WarmUpOptions, signal: AbortSignal): Promise<un
   const session = buildSession(assembly, {
     meter,
     linkIsDown: () => false,
+    onOutlook: () => undefined,
     onDecision: () => undefined,
     onPackaged: () => packaged.resolve(),
     onStopped: () => undefined,

@@ -1,13 +1,11 @@
 /** `ferry heatmap`: shows where a guest writes, as its running migration has seen it. */
 import type { Command } from "commander";
 import { MigrationFault } from "../../shared/fault.ts";
+import { HEAT_CELLS_MAX } from "../../shared/protocol/report.ts";
 import { argument, type Run } from "../context.ts";
 import { EXIT } from "../exit-codes.ts";
 import { jsonLine } from "../json.ts";
 import { heatMapText } from "../tables.ts";
-
-/** The most cells for each RAM block that may be asked for. */
-const CELLS_MAX = 65_536;
 
 export function addHeatMap(program: Command, run: Run): void {
   program
@@ -26,7 +24,7 @@ export function addHeatMap(program: Command, run: Run): void {
 
 function parseCells(text: string): number {
   const cells = Number(text);
-  if (!/^\d{1,6}$/.test(text) || cells < 1 || cells > CELLS_MAX)
-    throw new MigrationFault("invalid-argument", `"${text}" is not a number from 1 to ${CELLS_MAX}`);
+  if (!/^\d{1,6}$/.test(text) || cells < 1 || cells > HEAT_CELLS_MAX)
+    throw new MigrationFault("invalid-argument", `"${text}" is not a number from 1 to ${HEAT_CELLS_MAX}`);
   return cells;
 }

@@ -136,6 +136,11 @@ export interface TransferOffer {
   readonly strategies: readonly Strategy[];
   /** The strategy with which the migration is to begin; "auto" leaves the choice to the agents. */
   readonly strategy: Strategy | "auto";
+  /**
+   * True with "auto" where the source may go into post-copy later although the migration begins as precopy. An older
+   * source never does.
+   */
+  readonly postcopyMayFollow: boolean;
 }
 
 /** What both agents have agreed on for a migration. */
@@ -156,7 +161,10 @@ export interface Contract {
   readonly strategies: readonly Strategy[];
   /** The strategy with which the migration begins. */
   readonly strategy: Strategy;
-  /** True when both QEMUs must be able to go into post-copy, by the strategy or at the deadline. */
+  /**
+   * True when both QEMUs must be able to go into post-copy: by the strategy, at the deadline, or because post-copy may
+   * follow (`TransferOffer.postcopyMayFollow`).
+   */
   readonly postcopy: boolean;
   readonly onDeadline: DeadlineAction;
   /** Why post-copy is not among the strategies although the offer asks for it; else empty. */

@@ -10,11 +10,6 @@ export interface PlanCall {
   readonly migration: MigrateCall;
   /** How long to look at the guest. 0: the guest is not looked at, and nothing is predicted. */
   readonly observeMs: number;
-  /**
-   * True when only precopy and stop-and-copy may be recommended. With these the source keeps the whole guest until it
-   * grants the guest to the destination.
-   */
-  readonly robust: boolean;
 }
 
 /** The longest look at a guest, milliseconds. A longer look brings nothing: the guest behaves differently by then. */

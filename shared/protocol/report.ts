@@ -221,6 +221,11 @@ export interface MigrateOptions {
   readonly verify: boolean;
   /** True when the operator answers for disks that cannot be proven to be the same on both hosts. */
   readonly sharedDisksUnchecked: boolean;
+  /**
+   * True if the source is to stay whole until the commit, so that the loss of one host never loses the guest: post-copy
+   * is not used then.
+   */
+  readonly robust: boolean;
 }
 
 export interface MigrateCall {
@@ -237,6 +242,9 @@ export interface ResolveCall {
   /** True when the operator has made sure of what the agent cannot ask (`--yes`). */
   readonly confirmed: boolean;
 }
+
+/** The most cells of a block: more than any screen is wide. A cell takes one byte, for each block. */
+export const HEAT_CELLS_MAX = 16_384;
 
 export interface HeatMapBlock {
   readonly name: string;

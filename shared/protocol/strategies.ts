@@ -17,13 +17,19 @@ export interface Wish {
   readonly deadlineMs: number;
   readonly onDeadline: DeadlineAction;
   readonly verify: boolean;
+  /** True if the source is to stay whole until the commit, so that the loss of one host never loses the guest. */
+  readonly robust: boolean;
 }
 
 /** Tells whether a strategy may run the guest at the destination before all of its memory is there. */
 export const isPostcopy = (strategy: Strategy | "auto"): boolean => strategy === "postcopy" || strategy === "hybrid";
 
 /** Tells whether a migration may go into post-copy, by its strategy or at its deadline. */
-export const needsPostcopy = ({ strategy, deadlineMs, onDeadline }: Omit<Wish, "verify">): boolean =>
+export const needsPostcopy = ({
+  strategy,
+  deadlineMs,
+  onDeadline,
+}: Pick<Wish, "strategy" | "deadlineMs" | "onDeadline">): boolean =>
   isPostcopy(strategy) || (deadlineMs > 0 && onDeadline === "postcopy");
 
 /**
@@ -35,6 +41,14 @@ export const withoutPostcopy = (wish: Wish): Wish => ({
   strategy: isPostcopy(wish.strategy) ? "precopy" : wish.strategy,
   onDeadline: wish.onDeadline === "postcopy" ? "cancel" : wish.onDeadline,
 });
+
+/**
+ * Tells whether a migration that begins as precopy may go into post-copy later, where both hosts can: the agents then
+ * choose the strategy while the guest is copied (agent-source/switchover/auto-choice.ts).
+ * @param paused true if the guest stands still, which gains nothing by post-copy
+ */
+export const postcopyMayFollow = ({ strategy, verify, robust }: Wish, paused: boolean): boolean =>
+  strategy === "auto" && !verify && !robust && !paused;
 
 /** Tells whether an offer needs post-copy, or has it among the strategies that may be chosen. */
 export const asksForPostcopy = (transfer: TransferOffer): boolean =>
@@ -52,15 +66,22 @@ export const versionsFor = (wish: Wish, versions: readonly number[]): readonly n
  * post-copy where the memory is to be verified.
  * @param able the strategies that the source can do with this guest
  */
-export function offeredStrategies({ strategy, verify }: Wish, able: readonly Strategy[]): readonly Strategy[] {
+export function offeredStrategies({ strategy, verify, robust }: Wish, able: readonly Strategy[]): readonly Strategy[] {
   if (strategy !== "auto") return [strategy];
-  return verify ? able.filter((one) => !isPostcopy(one)) : able;
+  return verify || robust ? able.filter((one) => !isPostcopy(one)) : able;
 }
 
 /** Gives the reasons for which a wish cannot be fulfilled on any hosts. */
 export function refuseWish(wish: Wish): readonly Refusal[] {
-  return wish.verify && needsPostcopy(wish) ? [POSTCOPY_VERIFY] : [];
+  if (!needsPostcopy(wish)) return [];
+  return [...(wish.verify ? [POSTCOPY_VERIFY] : []), ...(wish.robust ? [POSTCOPY_ROBUST] : [])];
 }
+
+const POSTCOPY_ROBUST: Refusal = {
+  code: "postcopy-robust",
+  message:
+    "In post-copy the guest needs both hosts until its last page has come, which --robust excludes; leave out --robust or post-copy",
+};
 
 const POSTCOPY_VERIFY: Refusal = {
   code: "postcopy-verify",
@@ -119,8 +140,9 @@ export function agreeOnStrategies({ transfer }: Offer, obstacles: readonly Refus
   const strategy = transfer.strategy === "auto" ? automatic(strategies) : transfer.strategy;
   if (strategy === undefined || !strategies.includes(strategy)) return undefined;
   const { deadlineMs, onDeadline } = transfer;
-  const postcopy = needsPostcopy({ strategy, deadlineMs, onDeadline });
-  if (postcopy && obstacles.length > 0) return undefined;
+  const isNeeded = needsPostcopy({ strategy, deadlineMs, onDeadline });
+  if (isNeeded && obstacles.length > 0) return undefined;
+  const postcopy = isNeeded || (transfer.postcopyMayFollow && strategies.some(isPostcopy));
   return { strategies, strategy, postcopy, onDeadline, postcopyObstacle: textOf(obstacles) };
 }
 
@@ -155,7 +177,9 @@ export function beyondOffer({ transfer }: Offer, contract: Contract): readonly s
   if (onDeadline !== transfer.onDeadline)
     wrong.push(`${onDeadline} at the deadline, of ${transfer.onDeadline} that was offered`);
   const needed = needsPostcopy({ strategy, deadlineMs: transfer.deadlineMs, onDeadline });
-  if (postcopy !== needed) wrong.push(postcopy ? "post-copy, which nothing needs" : "no post-copy, which is needed");
+  // a destination of an older version does not know that post-copy may follow, and then it does not
+  if (needed && !postcopy) wrong.push("no post-copy, which is needed");
+  if (postcopy && !needed && !transfer.postcopyMayFollow) wrong.push("post-copy, which nothing needs");
   return wrong;
 }
 

@@ -59,6 +59,7 @@ const OFFER: Offer = {
     verify: false,
     strategies: ["precopy"],
     strategy: "precopy",
+    postcopyMayFollow: false,
   },
   dryRun: false,
   measureLink: false,

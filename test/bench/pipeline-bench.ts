@@ -204,6 +204,7 @@ function makeCapture(
     compressedFrames: () => 0,
     linkIsDown: () => false,
     standsStill: () => false,
+    onOutlook: () => {},
     onStall: () => {},
   });
   return new PrecopyCapture({

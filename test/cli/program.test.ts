@@ -32,6 +32,7 @@ t.test("migrate asks for what was typed, with units converted", async (t) => {
     compression: "auto",
     verify: false,
     sharedDisksUnchecked: false,
+    robust: false,
   };
   t.same(calls[0], { guest: "web", to: "host-b:7412", options });
   await type(
@@ -48,6 +49,7 @@ t.test("migrate asks for what was typed, with units converted", async (t) => {
     compression: -5,
     verify: true,
     sharedDisksUnchecked: false,
+    robust: false,
   });
 });
 

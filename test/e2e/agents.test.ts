@@ -34,7 +34,7 @@ t.test("the agents start, refuse to start, and stop in order", async (t) => {
       t.match(readFileSync(`/proc/${pid}/status`, "latin1"), /^Umask:\s+0077$/m);
   });
 
-  const slow = await slowLink(rig, 100e6);
+  const slow = ["--strategy", "precopy", ...(await slowLink(rig, 100e6))];
 
   await t.test("a destination agent that is stopped during a migration leaves nothing at its host", async (t) => {
     const run = await startMigrate(rig, a, b, "served", slow);

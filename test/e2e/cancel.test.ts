@@ -14,7 +14,7 @@ t.test("a migration that is cancelled leaves the guest where it is, and the next
   // the guest has so much memory that is not zero that a slow link needs seconds for it
   const workload = { regionMiB: 32, fillMiB: 128, rate: 10e6 };
   const { rig, a, b } = await openPair(t, { guest: { name: "stayer", workload } });
-  const slow = await slowLink(rig, 100e6);
+  const slow = ["--strategy", "precopy", ...(await slowLink(rig, 100e6))];
 
   await t.test("ferry cancel exits with 0, and the ferry migrate that it cancels exits with 3", async (t) => {
     const run = await startMigrate(rig, a, b, "stayer", slow);

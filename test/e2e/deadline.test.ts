@@ -15,7 +15,7 @@ t.test("the deadline decides the migration of a guest that never fits the downti
   // the guest writes fresh random words four times as fast as the link carries them, so neither deltas nor zstd help
   const workload = { regionMiB: 32, rate: 100e6, mode: "scramble" } as const;
   const { rig, a, b } = await openPair(t, { guest: { name: "wild", workload } });
-  const slow = await slowLink(rig, 200e6);
+  const slow = ["--strategy", "precopy", ...(await slowLink(rig, 200e6))];
   const options = [...slow, "--downtime", `${TARGET_MS}ms`, "--deadline", "6s"];
 
   await t.test("the deadline cancels a migration that does not converge, and the guest stays", async (t) => {
@@ -65,7 +65,7 @@ t.test("the deadline decides the migration of a guest that never fits the downti
     monitor.close();
     await assertOneGuest(t, rig, { name: "wild", at: rig.b });
     await rig.network.setRate(1e9);
-    requireMoved(await migrate(rig, b, a, "wild", ["--deadline", "1s", "--on-deadline", "force"]));
+    requireMoved(await migrate(rig, b, a, "wild", ["--strategy=precopy", "--deadline=1s", "--on-deadline=force"]));
     await slowLink(rig, 200e6);
   });
 

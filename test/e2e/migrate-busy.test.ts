@@ -30,7 +30,7 @@ t.test("a busy guest moves there and back while it runs, with all of its memory"
   const workload = { regionMiB: 128, rate: 200e6 };
   const { rig, a, b } = await openPair(t, { guest: { name: "busy", memoryMiB: MEMORY_MIB, workload } });
 
-  const there = await moved(t, rig, a, b, []);
+  const there = await moved(t, rig, a, b, ["--strategy", "precopy"]);
   t.ok(there.pages.delta > 0 && there.deltaRatio > 2, `deltas were sent, ${there.deltaRatio} times smaller`);
   t.ok(there.pages.coalesced + there.pages.skipped >= 0);
   t.equal(there.verified, false);

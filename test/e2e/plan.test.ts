@@ -9,7 +9,7 @@ import type { MigrationInfo } from "../../shared/qemu/qmp/qmp-types.ts";
 import { assertOneGuest } from "../support/after-migration.ts";
 import { ferry, type HostAgents, listMigrations, startAgent } from "../support/agents.ts";
 import { eventually } from "../support/bounded.ts";
-import { type FerryRun, ferryJson, migrate, requireMoved } from "../support/ferry-json.ts";
+import { type FerryRun, ferryJson, migrate, requireMoved, startMigrate } from "../support/ferry-json.ts";
 import { IDLE, openPair } from "../support/pair.ts";
 import type { Rig, RigHost } from "../support/rig.ts";
 
@@ -126,11 +126,27 @@ t.test("a plan recommends post-copy or hybrid for a guest that precopy cannot fo
     recommended: "precopy",
     reason: /robustness comes first, but precopy (does|may) not converge/,
   });
-  const { negotiated, result } = requireMoved(await migrate(rig, a, b, NAME));
-  t.match(negotiated.strategy, new RegExp(`^${answer.recommended} \\(auto, by the plan before: `));
+  const { negotiated, result } = requireMoved(await migrate(rig, a, b, NAME, ["--deadline", "90s"]));
+  t.match(negotiated.strategy, /^(hybrid|postcopy) \(auto, by the plan before: /);
   t.ok(result.postcopy !== undefined, "the migration ended in post-copy");
   await assertOneGuest(t, rig, { name: NAME, at: rig.b });
+  await t.test("auto without a plan finds the same while it copies", (t) => autoWithoutPlan(t, rig, b, a));
 });
+
+/** Moves a guest that no precopy can follow, of which there is no plan: with --robust at first, and then without. */
+async function autoWithoutPlan(t: Test, rig: Rig, from: HostAgents, to: HostAgents): Promise<void> {
+  const robust = await startMigrate(rig, from, to, NAME, ["--robust"]);
+  const id = await robust.copying();
+  await robust.until(/"outlook":"precopy has no end in sight: [^"]*would end it"/, "the outlook of a robust migration");
+  await ferryJson(rig, from, ["cancel", id]);
+  t.match((await robust.end()).answer, { status: "cancelled" });
+  await assertOneGuest(t, rig, { name: NAME, at: from.host });
+  const { negotiated, result } = requireMoved(await migrate(rig, from, to, NAME));
+  t.match(negotiated, { strategy: "precopy (auto)", "post-copy": /^follows where precopy has no end/ });
+  t.match(result.switchReason, /^auto: /);
+  t.ok(result.postcopy !== undefined, "the migration ended in post-copy");
+  await assertOneGuest(t, rig, { name: NAME, at: to.host });
+}
 
 /** Checks that nothing else begins while a guest is looked at, and that an agent that starts anew puts QEMU right. */
 async function killedWhileLooking(t: Test, rig: Rig, from: HostAgents, to: HostAgents): Promise<void> {

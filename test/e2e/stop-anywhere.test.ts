@@ -49,7 +49,7 @@ t.test("a migration that is not granted yet ends in order when it is cancelled o
   const pair = await openPair(t, { guest: { name: NAME, workload: WORKLOAD } });
   const { rig, b } = pair;
   let { a } = pair;
-  const slow = await slowLink(rig, 100e6);
+  const slow = ["--strategy", "precopy", ...(await slowLink(rig, 100e6))];
 
   await t.test("two calls cancel while the link is down", { skip: rig.network.kind === "loopback" }, async (t) => {
     const run = await startMigrate(rig, a, b, NAME, slow);

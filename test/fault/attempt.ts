@@ -58,14 +58,14 @@ export class Attempt {
   readonly #on: FaultRig;
 
   /**
-   * Begins a migration. The moment decides how fast the link is, and whether deltas are left out, since with deltas the
-   * migration might end before the moment comes.
+   * Begins a migration, by precopy if no strategy is given. The moment decides how fast the link is, and whether deltas
+   * are left out, since with deltas the migration might end before the moment comes.
    */
   static async start(on: FaultRig, moment?: Moment, strategy?: Strategy): Promise<Attempt> {
     const [from, to] = [on.at, on.rig.other(on.at)];
     // with deltas hybrid would go on as precopy to the end
     const options = moment?.kind === "later passes" || strategy === "hybrid" ? ["--no-delta"] : [];
-    if (strategy !== undefined) options.push("--strategy", strategy);
+    options.push("--strategy", strategy ?? "precopy");
     const pulls = strategy !== undefined && isPostcopy(strategy);
     const bitsPerSecond = pulls && moment?.kind !== "last pages" ? FIRST_PASS_RATE : rateOf(moment);
     await on.rig.network.setRate(bitsPerSecond);

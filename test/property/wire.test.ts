@@ -101,7 +101,7 @@ const readers: readonly Reader[] = [
     { standing: "refused", reason: "no record" },
   ] as const),
   requests(migrationService.Migrate, [call]),
-  requests(migrationService.Plan, [{ migration: call, observeMs: 5000, robust: true }]),
+  requests(migrationService.Plan, [{ migration: call, observeMs: 5000 }]),
   requests(migrationService.GetHeatMap, [{ idOrGuest: "web", cells: 30 }]),
   requests(migrationService.ResolveMigration, [{ id: "m-1", keep: "source", confirmed: true } as const]),
   requests(migrationService.GetMigration, ["m-1"]),

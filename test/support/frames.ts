@@ -95,4 +95,5 @@ export const MIGRATE_OPTIONS = {
   compression: "auto",
   verify: false,
   sharedDisksUnchecked: false,
+  robust: false,
 } as const;

@@ -30,6 +30,7 @@ export const offer: Offer = {
     verify: false,
     strategies: ["precopy"],
     strategy: "precopy",
+    postcopyMayFollow: false,
   },
   dryRun: false,
   measureLink: false,

@@ -23,6 +23,7 @@ export const call: MigrateCall = {
     compression: -20,
     verify: true,
     sharedDisksUnchecked: false,
+    robust: false,
   },
 };
 
@@ -54,6 +55,7 @@ export const offer: Offer = {
     verify: true,
     strategies: ["precopy"],
     strategy: "precopy",
+    postcopyMayFollow: false,
   },
 };
 

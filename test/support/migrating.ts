@@ -75,7 +75,13 @@ export async function migrating(t: Test, options: MigratingOptions = {}): Promis
   const runs = await RunState.begin(qmp);
   const session = new TransferSession({
     ...{ cx, qmp, ramBlocks: FAKE_RAM, contract: terms(how?.postcopy === true), channel: there.link },
-    ...{ runs, paused, onCut: () => undefined, ...(agreed === undefined ? {} : { agreed }) },
+    ...{
+      runs,
+      paused,
+      onCut: () => undefined,
+      onOutlook: () => undefined,
+      ...(agreed === undefined ? {} : { agreed }),
+    },
   });
   t.teardown(() => session.stop());
   there.dial();

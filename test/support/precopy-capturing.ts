@@ -37,6 +37,7 @@ export function precopyCapturing({ plan = {}, syncsPerSecond = 20, ...sizes }: P
     compressedFrames: () => 0,
     linkIsDown: () => now.linkIsDown,
     standsStill: () => now.standsStill,
+    onOutlook: () => undefined,
     onStall: () => undefined,
   });
   /** How often the capture has called what it was given. */

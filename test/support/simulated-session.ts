@@ -125,6 +125,7 @@ export async function simulatedSession(t: Test, { status = "running", ...given }
     },
     ...{ qmp, ramBlocks: RAM_BLOCKS, channel, runs: await RunState.begin(qmp), paused: status === "paused" },
     contract: { ...contract, codecs: [], strategy: "precopy", postcopy: false, ...given.contract },
+    onOutlook: () => undefined,
     onCut: (_signal, onGone) => void cuts.push(onGone),
     ...(given.resumed === undefined ? {} : { resumed: given.resumed }),
   });

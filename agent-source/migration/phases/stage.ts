@@ -83,7 +83,8 @@ function makeSession(
   const { ramBlocks } = facts;
   const onCut = askWhileCut(cx, channel);
   const paused = runs.standsStill;
-  return new TransferSession({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused, onCut });
+  const onOutlook = (outlook: string): void => cx.report.foresees(outlook);
+  return new TransferSession({ cx, qmp, ramBlocks, agreed: facts, contract, channel, runs, paused, onCut, onOutlook });
 }
 
 /**

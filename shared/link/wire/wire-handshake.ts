@@ -116,6 +116,7 @@ function transferOffer(given: WireObject): TransferOffer {
     verify: flag(given.verify),
     strategies: strategies.length === 0 ? OF_PROTOCOL_1 : strategies,
     strategy: word(orIfEmpty(given.strategy, "auto"), ["auto", ...STRATEGIES] as const, "strategy"),
+    postcopyMayFollow: flag(given.postcopyMayFollow),
   };
 }
 

@@ -5,16 +5,17 @@
 import { defined } from "../../defined.ts";
 import { MigrationFault, type Refusal } from "../../fault.ts";
 import { DEADLINE_ACTIONS, STRATEGIES } from "../../protocol/messages.ts";
-import type {
-  GuestView,
-  HeatMapBlock,
-  MigrateCall,
-  MigrateOptions,
-  MigrationResult,
-  MigrationStatus,
-  MigrationView,
-  Progress,
-  ResolveCall,
+import {
+  type GuestView,
+  HEAT_CELLS_MAX,
+  type HeatMapBlock,
+  type MigrateCall,
+  type MigrateOptions,
+  type MigrationResult,
+  type MigrationStatus,
+  type MigrationView,
+  type Progress,
+  type ResolveCall,
 } from "../../protocol/report.ts";
 import { refuseWish } from "../../protocol/strategies.ts";
 import type { Translation } from "./proto-files.ts";
@@ -55,8 +56,6 @@ const LEVEL_MIN = -50;
 const LEVEL_MAX = 19;
 /** How many cells the heat map of a block has when the call does not say it. */
 const HEAT_CELLS = 256;
-/** The most cells of a block: more than any screen is wide. A cell takes one byte, for each block. */
-const HEAT_CELLS_MAX = 16_384;
 
 export const migrateCallWire: Translation<MigrateCall> = {
   toWire: ({ guest, to, options }) => ({
@@ -73,6 +72,7 @@ export const migrateCallWire: Translation<MigrateCall> = {
       compression: String(options.compression),
       verify: options.verify,
       sharedDisksUnchecked: options.sharedDisksUnchecked,
+      robust: options.robust,
     },
   }),
   fromWire: (wire) => {
@@ -102,6 +102,7 @@ function migrateOptions(given: WireObject): MigrateOptions {
     compression: compression(given.compression || "auto"),
     verify: flag(given.verify),
     sharedDisksUnchecked: flag(given.sharedDisksUnchecked),
+    robust: flag(given.robust),
   };
   for (const { message } of refuseWish(options)) throw new MigrationFault("invalid-argument", message);
   return options;

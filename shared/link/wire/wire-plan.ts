@@ -16,13 +16,20 @@ import { migrateCallWire, readNumbers, reasons, wrong } from "./wire-operator.ts
 import { flag, list, number, object, strings, text, textMap, type WireObject, word } from "./wire-read.ts";
 
 export const planCallWire: Translation<PlanCall> = {
-  toWire: ({ migration, observeMs, robust }) => ({ migration: migrateCallWire.toWire(migration), observeMs, robust }),
+  toWire: ({ migration, observeMs }) => ({
+    migration: migrateCallWire.toWire(migration),
+    observeMs,
+    // an agent of version 0.2.0 or older reads this field only
+    robust: migration.options.robust,
+  }),
   fromWire: (wire) => {
     const given = object(wire, "request");
     const observeMs = number(given.observeMs, "observe_ms");
     if (observeMs > OBSERVE_MS_MAX) throw wrong("observe_ms", observeMs, `at most ${OBSERVE_MS_MAX}`);
-    const migration = migrateCallWire.fromWire(object(given.migration, "migration"));
-    return { migration, observeMs, robust: flag(given.robust) };
+    const asked = object(given.migration, "migration");
+    const options = object(asked.options ?? {}, "options");
+    const robust = flag(options.robust) || flag(given.robust);
+    return { migration: migrateCallWire.fromWire({ ...asked, options: { ...options, robust } }), observeMs };
   },
 };
 

@@ -73,7 +73,9 @@ t.test("each term that was agreed on has a name", async (t) => {
 t.test("the view says why there is no post-copy, or what post-copy risks", async (t) => {
   const postcopy = (given: Given): string | undefined => view(given)["post-copy"];
   const none = ["stop-and-copy", "precopy"] as const;
-  t.equal(postcopy({}), "possible, off");
+  t.equal(postcopy({ options: { strategy: "precopy" } }), "possible, off");
+  t.match(postcopy({ terms: { postcopy: true } }), /^follows where precopy has no end .*--robust excludes it/);
+  t.equal(postcopy({ terms: { postcopy: true }, options: { robust: true } }), "not with --robust");
   t.match(postcopy({ terms: { strategy: "hybrid", postcopy: true } }), /^on in both QEMUs; .*if either host is lost/);
   t.equal(postcopy({ terms: { strategies: ["precopy"] }, options: { strategy: "precopy" } }), "not asked for");
   t.equal(postcopy({ terms: { strategies: none }, options: { verify: true } }), "not with --verify");

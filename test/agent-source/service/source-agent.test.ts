@@ -23,7 +23,7 @@ t.test("nothing is touched when the destination may not be named, or could not d
   const agent = (config: object): SourceAgent =>
     new SourceAgent({ config: { ...WAY, ...config }, journal: { unreadable: [] } } as unknown as SourceAgentParts);
   const guestNow = "the guest runs here, and nothing was touched";
-  const plan = { migration: call, observeMs: 0, robust: false };
+  const plan = { migration: call, observeMs: 0 };
   const elsewhere = agent({ destinationsAllowed: ["gamma"] });
   for (const asked of [() => elsewhere.migrate(call), () => elsewhere.plan(plan)])
     await t.rejects(Promise.resolve().then<unknown>(asked), {

@@ -11,6 +11,7 @@ interface Fixture {
   readonly residual: { bytes: number };
   readonly link: { down: boolean; still: boolean; frames: number };
   readonly stalls: boolean[];
+  readonly outlooks: string[];
 }
 
 /** Makes an observer of a copy that consists of nothing but the figures it is asked for. */
@@ -19,6 +20,7 @@ function fixture(): Fixture {
   const residual = { bytes: 100e6 };
   const link = { down: false, still: false, frames: 0 };
   const stalls: boolean[] = [];
+  const outlooks: string[] = [];
   const scheduler = {
     residualPages: () => residual.bytes / 4096,
     residualBytes: () => residual.bytes,
@@ -46,9 +48,10 @@ function fixture(): Fixture {
     compressedFrames: () => link.frames,
     linkIsDown: () => link.down,
     standsStill: () => link.still,
+    onOutlook: (outlook: string) => outlooks.push(outlook),
     onStall: (stalled: boolean) => stalls.push(stalled),
   };
-  return { observer: new CopyObserver(parts), now, residual, link, stalls };
+  return { observer: new CopyObserver(parts), now, residual, link, stalls, outlooks };
 }
 
 t.test("a stall is reported once when it begins and once when it ends", async (t) => {

@@ -33,6 +33,7 @@ const still: CopyState = {
   sentFullPages: 0,
   residualFullPages: 0,
   holdPages: 0,
+  wholePageBytes: 2000,
 };
 
 interface Guest {
@@ -102,6 +103,32 @@ t.test("a guest that dirties more than the link carries has no end in sight", as
     said.filter(({ at }) => at > 4.2).every(({ eta }) => eta === undefined),
     "there is no estimate from the moment at which this is known",
   );
+});
+
+t.test("post-copy is foreseen to end with what is left, once a guest that is too quick was seen", async (t) => {
+  const estimator = new EtaEstimator(plan);
+  const left = { residualPages: 10_000, residualBytes: 20e6, backlogged: true };
+  const state = { ...still, ...left, firstPassDone: true };
+  estimator.begins(0);
+  t.equal(estimator.prospects(state, 3), undefined, "what the guest dirties was not seen yet");
+  estimator.section(PAGES, true, true, 3);
+  estimator.section(90_000, true, false, 6);
+  const seen = estimator.prospects(state, 6);
+  t.equal(seen?.precopySeconds, undefined, "the guest dirties 30 000 pages a second, and the link sends 25 000");
+  // 10 000 pages of 2000 bytes at 50 MB/s, with the tenth that page requests add, and the fixed downtime
+  t.ok(Math.abs((seen?.postcopySeconds ?? 0) - 0.48) < 0.02, `${seen?.postcopySeconds} s`);
+  t.match(seen, { linkBytesPerSecond: 49.9e6 });
+  const asked = new EtaEstimator(plan);
+  asked.begins(0);
+  asked.section(PAGES, true, true, 3);
+  asked.synced(90_000, 3, 3.1);
+  asked.section(5000, false, false, 3.3);
+  const early = asked.prospects(state, 3.5);
+  t.equal(early?.precopySeconds, undefined, "QEMU's own count tells it before the pass was read");
+  // 10 000 pages that were captured, 85 000 that QEMU has still to send, and 15 000 that were dirtied since
+  t.ok(Math.abs((early?.postcopySeconds ?? 0) - 4.89) < 0.05, `${early?.postcopySeconds} s`);
+  for (const less of [{ firstPassDone: false }, { linkIsDown: true }, { resendCostIsMeasured: false }])
+    t.equal(estimator.prospects({ ...state, ...less }, 6), undefined, JSON.stringify(less));
 });
 
 t.test("while the link is down, and before the first page, there is no end in sight", async (t) => {

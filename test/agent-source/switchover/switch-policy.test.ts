@@ -1,30 +1,7 @@
 /** Tests `SwitchPolicy`: when it lets the copy go on, drain or close, and when it switches or cancels. */
 import t from "tap";
-import type { Observation } from "../../../agent-source/switchover/observation.ts";
 import { SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
-
-const plan = { strategy: "precopy", downtimeTargetMs: 300, deadlineMs: 0, onDeadline: "cancel" } as const;
-const quiet: Observation = {
-  elapsedMs: 1000,
-  begun: true,
-  firstPassDone: true,
-  sweptPages: 10,
-  residualPages: 100,
-  residualBytes: 5000,
-  residualWholeBytes: 5000,
-  sentPages: 0,
-  backlogged: false,
-  bytesPerPage: 50,
-  resendCostIsMeasured: true,
-  inFlightBytes: 0,
-  inFlightZeroPages: 0,
-  bytesPerSecond: 125e6,
-  roundTripMs: 1,
-  microsPerPage: 10,
-  drained: true,
-  linkIsDown: false,
-  paused: false,
-};
+import { busy, plan, quiet, told } from "../../support/policy-observations.ts";
 
 t.test("the policy waits for the first pass, and for a section that leaves nothing dirty", async (t) => {
   const policy = new SwitchPolicy(plan);
@@ -202,14 +179,6 @@ t.test("fewer pages are held on a slow link and for a short target", async (t) =
   t.ok(new SwitchPolicy({ ...plan, downtimeTargetMs: 50 }).holdPages(quiet) < fast);
 });
 
-const busy: Observation = {
-  ...quiet,
-  sweptPages: 20_000,
-  residualPages: 30_000,
-  residualBytes: 60e6,
-  backlogged: true,
-};
-
 t.test("post-copy begins a moment after the stream, so that the guest finds what it needs first", async (t) => {
   const policy = new SwitchPolicy({ ...plan, strategy: "postcopy" });
   const copying = { ...busy, firstPassDone: false };
@@ -256,12 +225,6 @@ t.test("at the deadline post-copy begins where that was agreed on, once the link
   t.same(policy.decide({ ...busy, linkIsDown: true }), { kind: "continue" });
   t.match(policy.decide(busy), { kind: "switch", into: "postcopy", reason: /deadline of 500 ms/ });
 });
-
-/** Says in few words how the policy has decided. */
-function told(policy: SwitchPolicy, seen: Observation): string {
-  const decision = policy.decide(seen);
-  return decision.kind === "switch" ? `switch into ${decision.into}: ${decision.reason}` : decision.kind;
-}
 
 const hybrid = { ...plan, strategy: "hybrid" } as const;
 

@@ -62,6 +62,7 @@ const build = (
     {
       meter,
       linkIsDown: () => false,
+      onOutlook: () => undefined,
       onDecision: () => undefined,
       onPackaged: () => undefined,
       onStopped: () => undefined,

@@ -84,5 +84,9 @@ t.test("nothing is said before an epoch has ended, and the census ends when its 
   let epochs = 1;
   while (census.nextEpoch(1 + epochs)) epochs++;
   t.equal(epochs, 4096);
-  t.equal(census.samples().at(-1)?.seconds, 4095, "an epoch that has not ended is not counted, and neither is its time");
+  t.equal(
+    census.samples().at(-1)?.seconds,
+    4095,
+    "an epoch that has not ended is not counted, and neither is its time",
+  );
 });

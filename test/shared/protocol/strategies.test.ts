@@ -17,6 +17,7 @@ import {
   isPostcopy,
   needsPostcopy,
   offeredStrategies,
+  postcopyMayFollow,
   refuseWish,
   versionsFor,
 } from "../../../shared/protocol/strategies.ts";
@@ -156,27 +157,58 @@ t.test("a destination of protocol 1 says nothing of strategies, and the source f
 });
 
 t.test("only a migration that needs no post-copy is offered to a destination of protocol 1", async (t) => {
-  const plain = { strategy: "auto", deadlineMs: 0, onDeadline: "cancel", verify: false } as const;
+  const plain = { strategy: "auto", deadlineMs: 0, onDeadline: "cancel", verify: false, robust: false } as const;
   t.same(versionsFor(plain, [2, 1]), [2, 1]);
   t.same(versionsFor({ ...plain, strategy: "hybrid" }, [2, 1]), [2]);
   t.same(versionsFor({ ...plain, deadlineMs: 1, onDeadline: "postcopy" }, [3, 2]), [3, 2]);
 });
 
 t.test("the strategy that is wished for is offered, and with auto each strategy that is possible", async (t) => {
-  const wish = { strategy: "auto", deadlineMs: 0, onDeadline: "cancel", verify: false } as const;
+  const wish = { strategy: "auto", deadlineMs: 0, onDeadline: "cancel", verify: false, robust: false } as const;
   t.same(offeredStrategies(wish, STRATEGIES), STRATEGIES);
   t.same(offeredStrategies({ ...wish, verify: true }, STRATEGIES), ["stop-and-copy", "precopy"]);
   t.same(offeredStrategies({ ...wish, strategy: "hybrid" }, ["precopy"]), ["hybrid"]);
 });
 
 t.test("a comparison of the memory and post-copy exclude each other", async (t) => {
-  const wish = { strategy: "postcopy", deadlineMs: 0, onDeadline: "cancel", verify: true } as const;
+  const wish = { strategy: "postcopy", deadlineMs: 0, onDeadline: "cancel", verify: true, robust: false } as const;
   t.match(refuseWish(wish), [{ code: "postcopy-verify", message: /leave out --verify or post-copy/ }]);
   t.same(refuseWish({ ...wish, verify: false }), []);
   t.same(refuseWish({ ...wish, strategy: "auto" }), []);
   t.same(refuseWish({ ...wish, strategy: "precopy", onDeadline: "postcopy" }), [], "there is no deadline");
   t.equal(refuseWish({ ...wish, strategy: "precopy", onDeadline: "postcopy", deadlineMs: 1 }).length, 1);
 });
+
+t.test("robustness and post-copy exclude each other", async (t) => {
+  const wish = { strategy: "hybrid", deadlineMs: 0, onDeadline: "cancel", verify: false, robust: true } as const;
+  t.match(refuseWish(wish), [{ code: "postcopy-robust", message: /leave out --robust or post-copy/ }]);
+  t.same(refuseWish({ ...wish, strategy: "auto" }), []);
+  t.same(offeredStrategies({ ...wish, strategy: "auto" }, STRATEGIES), ["stop-and-copy", "precopy"]);
+  t.equal(refuseWish({ ...wish, strategy: "precopy", onDeadline: "postcopy", deadlineMs: 1 }).length, 1);
+});
+
+t.test("post-copy may follow only with auto, for a guest that runs, without --verify and --robust", async (t) => {
+  const wish = { strategy: "auto", deadlineMs: 0, onDeadline: "cancel", verify: false, robust: false } as const;
+  t.equal(postcopyMayFollow(wish, false), true);
+  t.equal(postcopyMayFollow(wish, true), false);
+  t.equal(postcopyMayFollow({ ...wish, robust: true }, false), false);
+  t.equal(postcopyMayFollow({ ...wish, verify: true }, false), false);
+  t.equal(postcopyMayFollow({ ...wish, strategy: "precopy" }, false), false);
+});
+
+t.test(
+  "post-copy that may follow is agreed on where both hosts can, and refuses nothing where they cannot",
+  async (t) => {
+    const asked = asking({ strategy: "auto", postcopyMayFollow: true });
+    t.match(agreed(asked), { strategy: "precopy", postcopy: true, postcopyObstacle: "" });
+    t.match(agreed(asked, noUserfaultfd), { strategy: "precopy", postcopy: false, postcopyObstacle: /./ });
+    const withoutIt = asking({ strategy: "auto", strategies: ["precopy"], postcopyMayFollow: true });
+    t.match(agreed(withoutIt), { strategy: "precopy", postcopy: false });
+    // a destination of an older version has not read that post-copy may follow
+    const older = { ...agreed(asked), postcopy: false };
+    t.same(checkContract(asked, older), older);
+  },
+);
 
 t.test("an offer that contradicts itself is refused", async (t) => {
   t.same(codes(host, asking({ strategy: "precopy", strategies: ["stop-and-copy"] })), ["strategy"]);
@@ -216,6 +248,7 @@ const offers: fc.Arbitrary<Offer> = fc
     frameBytes: fc.integer({ min: 1 << 14, max: 1 << 24 }),
     creditWindowBytes: fc.integer({ min: 1, max: 1 << 30 }),
     verify: fc.boolean(),
+    postcopyMayFollow: fc.boolean(),
     downtimeTargetMs: fc.nat(),
   })
   .chain((transfer) => versions.map((protocolVersions) => ({ ...offer, protocolVersions, transfer })));
@@ -244,7 +277,9 @@ t.test("a contract never has more than was offered, nor more than the destinatio
         mine.protocolVersions.includes(contract.protocolVersion) &&
         contract.strategies.every((one) => transfer.strategies.includes(one) && (able || !isPostcopy(one))) &&
         contract.strategies.includes(contract.strategy) &&
-        contract.postcopy === needsPostcopy({ ...transfer, strategy: contract.strategy }) &&
+        contract.postcopy ===
+          (needsPostcopy({ ...transfer, strategy: contract.strategy }) ||
+            (transfer.postcopyMayFollow && contract.strategies.some(isPostcopy))) &&
         (able || !contract.postcopy) &&
         (contract.postcopyObstacle === "") === (able || !asksForPostcopy(transfer)) &&
         contract.codecs.every((one) => transfer.codecs.includes(one) && mine.codecs.includes(one)) &&

@@ -131,6 +131,21 @@ t.test("a paused guest is offered only to agents that leave it paused, and witho
   });
 });
 
+t.test(
+  "with auto a guest that runs is offered with post-copy that may follow, unless --robust excludes it",
+  async (t) => {
+    const auto = { strategy: "auto", verify: false, onDeadline: "cancel" } as const;
+    const wanted = await negotiating(t, { asked: auto });
+    await wanted.agreed();
+    t.match(wanted.destination.offers, [{ transfer: { strategy: "auto", postcopyMayFollow: true } }]);
+    const robust = await negotiating(t, { asked: { ...auto, robust: true } });
+    await robust.agreed();
+    t.match(robust.destination.offers, [
+      { transfer: { postcopyMayFollow: false, strategies: ["stop-and-copy", "precopy"] } },
+    ]);
+  },
+);
+
 t.test("post-copy that the operator asks for is a reason against a guest whose QEMU cannot do it", async (t) => {
   const postcopyRefusals = [{ code: "postcopy-shared-memory", message: "Memory backend ram is shared" }];
   const wanted = await negotiating(t, { asked: { strategy: "postcopy", verify: false } });

@@ -21,7 +21,7 @@ async function operatorOf(t: Test, methods: Partial<SourceService>, options: Ser
 
 const never = (): AbortSignal => new AbortController().signal;
 
-const planCall = { migration: call, observeMs: 0, robust: false };
+const planCall = { migration: call, observeMs: 0 };
 
 t.test("every question of an operator reaches the agent, and its answer the operator", async (t) => {
   const asked: unknown[] = [];

@@ -79,7 +79,7 @@ t.test("a question that only a source agent can answer is answered with whom to 
   const client = await operatorOf(t, migrationOperator({}));
   const expected = { code: "not-supported", message: /source agent.*destination agent/, advice: /--agent/ };
   await t.rejects(client.listGuests(), expected);
-  await t.rejects(client.plan({ migration: call, observeMs: 0, robust: false }), expected);
+  await t.rejects(client.plan({ migration: call, observeMs: 0 }), expected);
   await t.rejects(client.migrate(call, unexpected, never()), expected);
   await t.rejects(client.heatMap("web", 3), expected);
 });

@@ -100,7 +100,7 @@ t.test("each call that changes something has one line, which says who made it an
   await client.migrate(call, () => undefined, new AbortController().signal);
   await client.cancel("m-1");
   await client.resolve({ id: "m-1", keep: "source", confirmed: true });
-  await t.rejects(client.plan({ migration: call, observeMs: 0, robust: false }), { code: "refused" });
+  await t.rejects(client.plan({ migration: call, observeMs: 0 }), { code: "refused" });
   const caller = new RegExp(`^a unix socket, user ${ME}, process ${process.pid}$`);
   t.match(lines, [
     { call: "Migrate", guest: "web", to: "host-b:7412", caller },

@@ -42,6 +42,17 @@ interface Samples<Request, Response> {
   readonly responses?: readonly Response[];
 }
 
+/** The names of fields that the last release does not have. It leaves them out, and a reader takes their defaults. */
+const NEWER: ReadonlySet<string> = new Set(["robust", "postcopyMayFollow"]);
+
+/** Leaves the fields out that the last release does not have, at all levels. */
+function known(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(known);
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return value;
+  const fields = Object.entries(value).filter(([name]) => !NEWER.has(name));
+  return Object.fromEntries(fields.map(([name, one]) => [name, known(one)]));
+}
+
 function methodCrosses<Request, Response>(
   t: Test,
   writer: DomainMethod<Request, Response>,
@@ -50,7 +61,7 @@ function methodCrosses<Request, Response>(
 ): void {
   t.equal(writer.path, reader.path);
   for (const request of requests)
-    t.same(reader.requestDeserialize(Buffer.from(writer.requestSerialize(request))), request);
+    t.same(known(reader.requestDeserialize(Buffer.from(writer.requestSerialize(request)))), known(request));
   for (const response of responses)
     t.same(reader.responseDeserialize(Buffer.from(writer.responseSerialize(response))), response);
 }
@@ -87,7 +98,7 @@ bothWays("every message of the transfer stream", (t, writer, reader) => {
 bothWays("every call of an operator, with its answer", (t, writer, reader) => {
   const [from, to] = [writer.services.migrationService, reader.services.migrationService];
   methodCrosses(t, from.ListGuests, to.ListGuests, { requests: [{}], responses: [sample.GUESTS] });
-  const plan = { migration: call, observeMs: 5000, robust: true };
+  const plan = { migration: call, observeMs: 5000 };
   methodCrosses(t, from.Plan, to.Plan, { requests: [plan], responses: [sample.PLAN] });
   methodCrosses(t, from.Migrate, to.Migrate, { requests: [call], responses: sample.VIEWS });
   methodCrosses(t, from.GetMigration, to.GetMigration, { requests: ["m-1"], responses: sample.VIEWS });
@@ -99,6 +110,12 @@ bothWays("every call of an operator, with its answer", (t, writer, reader) => {
   const word = { id: "m-1", keep: "destination", confirmed: true } as const;
   methodCrosses(t, from.ResolveMigration, to.ResolveMigration, { requests: [word], responses: sample.VIEWS });
   t.same(Object.keys(to).sort(), Object.keys(from).sort(), "neither build has a method that the other lacks");
+});
+
+t.test("a plan that puts robustness first does so at an agent of the last release", async (t) => {
+  const migration = { ...call, options: { ...call.options, robust: true } };
+  const bytes = ours.services.migrationService.Plan.requestSerialize({ migration, observeMs: 5000 });
+  t.match(theirs.services.migrationService.Plan.requestDeserialize(Buffer.from(bytes)), { robust: true });
 });
 
 const PAGES = 64;

@@ -1,0 +1,99 @@
+/**
+ * Judges a copy that goes on as precopy: whether it has an end, and whether post-copy would bring the guest over sooner
+ * (docs/design/switchover.md#auto). With `auto` the switch policy acts on this judgement where both hosts can do
+ * post-copy; everywhere else the operator is told. The judgement rests on what the migration itself has measured
+ * (eta.ts), and so needs no plan. Pure: times are passed in, milliseconds.
+ *
+ * Post-copy cannot be undone, and it makes the guest need both hosts. So a judgement counts only when it was the same
+ * for some time, and only when post-copy is better by a margin.
+ */
+
+/** How a copy would go on from now. */
+export interface Prospects {
+  /** The time until the guest runs at the destination if precopy goes on, seconds; undefined where it has no end. */
+  readonly precopySeconds: number | undefined;
+  /** The time until the guest has all of its pages at the destination if post-copy began now, seconds. */
+  readonly postcopySeconds: number;
+  /** Memory that the guest dirties in a second, each page counted once, bytes. */
+  readonly dirtiedBytesPerSecond: number;
+  /** Encoded bytes that the link carries in a second. */
+  readonly linkBytesPerSecond: number;
+}
+
+/** What the judgement needs to know of the migration. */
+export interface JudgedPlan {
+  /** Milliseconds from the beginning of the migration. 0: there is no deadline. */
+  readonly deadlineMs: number;
+}
+
+/** What speaks for post-copy, once it counts. */
+export interface Judgement {
+  /** True where precopy does not end. */
+  readonly isEndless: boolean;
+  /** Says in words, with figures, what precopy does. */
+  readonly found: string;
+  /** The time that post-copy would take from now, seconds. */
+  readonly postcopySeconds: number;
+}
+
+/** How long a judgement must have been the same until it counts, milliseconds. */
+const STANDS_MS = 500;
+/** How many judgements must have been the same, one after the other, until they count. */
+const STANDS_TIMES = 3;
+/** Precopy must take more than this many times as long as post-copy, which is the rule of a plan too (WORTH). */
+const WORTH = 2;
+/** Post-copy must be quicker by this, seconds: for less, no guest is made to need both hosts. */
+const GAIN_SECONDS = 2;
+
+export class AutoChoice {
+  private readonly plan: JudgedPlan;
+  private sinceMs = 0;
+  private times = 0;
+  private judgement: Judgement | undefined;
+
+  constructor(plan: JudgedPlan) {
+    this.plan = plan;
+  }
+
+  /**
+   * Takes how the copy would go on from now.
+   * @param prospects undefined while too little is known, or while the link is down; then what was judged before is
+   *   forgotten
+   * @param elapsedMs the time since the migration began
+   */
+  foresee(prospects: Prospects | undefined, elapsedMs: number): void {
+    const judged = prospects === undefined ? undefined : this.judge(prospects, elapsedMs);
+    if (judged === undefined || judged.isEndless !== this.judgement?.isEndless) {
+      this.times = 0;
+      this.sinceMs = elapsedMs;
+    }
+    this.judgement = judged;
+    this.times++;
+  }
+
+  /** What speaks for post-copy; undefined while nothing does, or not for long enough. */
+  counts(elapsedMs: number): Judgement | undefined {
+    return this.times >= STANDS_TIMES && elapsedMs - this.sinceMs >= STANDS_MS ? this.judgement : undefined;
+  }
+
+  private judge(prospects: Prospects, elapsedMs: number): Judgement | undefined {
+    const { precopySeconds, postcopySeconds } = prospects;
+    const { deadlineMs } = this.plan;
+    const leftSeconds = deadlineMs === 0 ? Number.POSITIVE_INFINITY : (deadlineMs - elapsedMs) / 1000;
+    // a deadline bounds the whole migration, so post-copy that would take longer is no way out
+    if (postcopySeconds > leftSeconds) return undefined;
+    const dirtied = `the guest dirties ${megabytes(prospects.dirtiedBytesPerSecond)} MB/s`;
+    if (precopySeconds === undefined) {
+      const carried = `the link carries ${megabytes(prospects.linkBytesPerSecond)} MB/s`;
+      return { isEndless: true, found: `precopy has no end in sight: ${dirtied}, ${carried}`, postcopySeconds };
+    }
+    const isLate = precopySeconds > leftSeconds;
+    const isSlow = precopySeconds > WORTH * postcopySeconds && precopySeconds - postcopySeconds > GAIN_SECONDS;
+    if (!isLate && !isSlow) return undefined;
+    const late = isLate ? ", longer than the deadline allows" : "";
+    const found = `${dirtied}, and precopy would take another ${precopySeconds.toFixed(1)} s${late}`;
+    return { isEndless: false, found, postcopySeconds };
+  }
+}
+
+const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(bytes < 10e6 ? 1 : 0);
