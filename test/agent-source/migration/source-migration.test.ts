@@ -114,7 +114,7 @@ t.test("in post-copy the agent stops the guest, and keeps its QEMU until the las
       "qemu: stop",
     ],
     ...["qemu hears: ack", "journal: granted postcopy", "link: grant", "link: endOfStream", "qemu hears: shut 0"],
-    ...["journal: released", "qemu: quit"],
+    ...["journal: released postcopy", "qemu: quit"],
   ];
   t.same(order(...steps), steps);
   t.ok(statuses.includes("serving"));

@@ -153,7 +153,12 @@ const refused: readonly Refused[] = [
     /0x200000/,
   ],
   ["an absurd total", ramStart(streamHead(), 2 ** 45, []), "stream-unsupported", /more than 17592186044416/],
-  ["no size of RAM", streamHead().u8(1).be32(2).name("ram").be32(0).be32(4).be64(4096), "stream-invalid", /was due/],
+  [
+    "no size of RAM",
+    streamHead().u8(1).be32(2).name("ram").be32(0).be32(4).be64(4096),
+    "stream-invalid",
+    /in place of the size/,
+  ],
   [
     "a foreign footer",
     ramStart(streamHead(), 4096, [["pc.ram", 4096]])
