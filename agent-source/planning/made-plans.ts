@@ -72,8 +72,11 @@ export class MadePlans {
   }
 }
 
-/** The options that change how pages are encoded. What a plan has seen says nothing about another value of these. */
-const CODED = ["delta", "compression"] as const satisfies readonly (keyof MigrateOptions)[];
+/**
+ * The options that change how pages are encoded, or which strategies both hosts were asked for. A plan says nothing of
+ * another value of these.
+ */
+const CODED = ["delta", "compression", "verify"] as const satisfies readonly (keyof MigrateOptions)[];
 
 /** The key of a plan, which applies to migrations of the same guest to the same destination. */
 const keyOf = ({ guest, to }: MigrateCall): string => JSON.stringify([guest, to]);

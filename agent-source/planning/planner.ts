@@ -85,7 +85,9 @@ export class Planner {
     const found = recommend(input, contract.strategies);
     // a plan of a paused guest is not remembered: every strategy copies such a guest once, and a guest that runs again
     // must not be stopped for a whole copy
-    if (!observed.paused) this.made.remember(cx.call, plan, cx.clock.monotonicMs());
+    // a plan of one strategy has asked the hosts for no other
+    if (!observed.paused && cx.call.options.strategy === "auto")
+      this.made.remember(cx.call, plan, cx.clock.monotonicMs());
     cx.log.info({ link, observed: { ...observed, dirty: observed.dirty }, recommended: found.strategy }, "planned");
     return {
       link: input.link,

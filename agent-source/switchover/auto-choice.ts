@@ -7,6 +7,7 @@
  * Post-copy cannot be undone, and it makes the guest need both hosts. So a judgement counts only when it was the same
  * for some time, and only when post-copy is better by a margin.
  */
+import type { DeadlineAction } from "../../shared/protocol/messages.ts";
 
 /** How a copy would go on from now. */
 export interface Prospects {
@@ -16,6 +17,8 @@ export interface Prospects {
   readonly postcopySeconds: number;
   /** Memory that the guest dirties in a second, each page counted once, bytes. */
   readonly dirtiedBytesPerSecond: number;
+  /** What that memory is on the link, as deltas and compressed, bytes. */
+  readonly encodedBytesPerSecond: number;
   /** Encoded bytes that the link carries in a second. */
   readonly linkBytesPerSecond: number;
 }
@@ -24,12 +27,15 @@ export interface Prospects {
 export interface JudgedPlan {
   /** Milliseconds from the beginning of the migration. 0: there is no deadline. */
   readonly deadlineMs: number;
+  readonly onDeadline: DeadlineAction;
 }
 
 /** What speaks for post-copy, once it counts. */
 export interface Judgement {
   /** True where precopy does not end. */
   readonly isEndless: boolean;
+  /** True where post-copy would end before the deadline, or there is none. */
+  readonly meets: boolean;
   /** Says in words, with figures, what precopy does. */
   readonly found: string;
   /** The time that post-copy would take from now, seconds. */
@@ -42,6 +48,11 @@ const STANDS_MS = 500;
 const STANDS_TIMES = 3;
 /** Precopy must take more than this many times as long as post-copy, which is the rule of a plan too (WORTH). */
 const WORTH = 2;
+/**
+ * A deadline speaks for post-copy only if precopy would miss it, and post-copy meet it, by this fraction of the time
+ * that is left, since both are estimates.
+ */
+const DEADLINE_MARGIN = 0.2;
 /** Post-copy must be quicker by this, seconds: for less, no guest is made to need both hosts. */
 const GAIN_SECONDS = 2;
 
@@ -63,7 +74,7 @@ export class AutoChoice {
    */
   foresee(prospects: Prospects | undefined, elapsedMs: number): void {
     const judged = prospects === undefined ? undefined : this.judge(prospects, elapsedMs);
-    if (judged === undefined || judged.isEndless !== this.judgement?.isEndless) {
+    if (judged === undefined || this.judgement === undefined) {
       this.times = 0;
       this.sinceMs = elapsedMs;
     }
@@ -77,22 +88,22 @@ export class AutoChoice {
   }
 
   private judge(prospects: Prospects, elapsedMs: number): Judgement | undefined {
-    const { precopySeconds, postcopySeconds } = prospects;
-    const { deadlineMs } = this.plan;
-    const leftSeconds = deadlineMs === 0 ? Number.POSITIVE_INFINITY : (deadlineMs - elapsedMs) / 1000;
-    // a deadline bounds the whole migration, so post-copy that would take longer is no way out
-    if (postcopySeconds > leftSeconds) return undefined;
+    const { precopySeconds, postcopySeconds, encodedBytesPerSecond, linkBytesPerSecond } = prospects;
+    const { deadlineMs, onDeadline } = this.plan;
+    const leftSeconds = deadlineMs === 0 ? Number.POSITIVE_INFINITY : Math.max(0, deadlineMs - elapsedMs) / 1000;
+    const meets = postcopySeconds < (1 - DEADLINE_MARGIN) * leftSeconds;
     const dirtied = `the guest dirties ${megabytes(prospects.dirtiedBytesPerSecond)} MB/s`;
     if (precopySeconds === undefined) {
-      const carried = `the link carries ${megabytes(prospects.linkBytesPerSecond)} MB/s`;
-      return { isEndless: true, found: `precopy has no end in sight: ${dirtied}, ${carried}`, postcopySeconds };
+      const carried = `${megabytes(encodedBytesPerSecond)} MB/s encoded, and the link carries ${megabytes(linkBytesPerSecond)} MB/s`;
+      return { isEndless: true, meets, found: `precopy has no end in sight: ${dirtied}, ${carried}`, postcopySeconds };
     }
-    const isLate = precopySeconds > leftSeconds;
+    // an operator who has the switchover forced at the deadline has decided what is to happen then
+    const isLate = onDeadline !== "force" && precopySeconds > (1 + DEADLINE_MARGIN) * leftSeconds && meets;
     const isSlow = precopySeconds > WORTH * postcopySeconds && precopySeconds - postcopySeconds > GAIN_SECONDS;
     if (!isLate && !isSlow) return undefined;
     const late = isLate ? ", longer than the deadline allows" : "";
     const found = `${dirtied}, and precopy would take another ${precopySeconds.toFixed(1)} s${late}`;
-    return { isEndless: false, found, postcopySeconds };
+    return { isEndless: false, meets, found, postcopySeconds };
   }
 }
 

@@ -8,9 +8,10 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import type { LinkMeter } from "../link/link-meter.ts";
 import type { FrameSender } from "../send/frame-sender.ts";
 import type { PrecopyScheduler } from "../send/precopy-scheduler.ts";
+import { estimateMs, sendingMs } from "./downtime-estimate.ts";
 import type { CopyState, EtaEstimator } from "./eta.ts";
 import type { Decision, Observation } from "./observation.ts";
-import { type SwitchPolicy, sendingMs } from "./switch-policy.ts";
+import type { SwitchPolicy } from "./switch-policy.ts";
 
 /** The parts of the precopy scheduler that are read: the pages that wait, and the pages that were sent. */
 type ObservedPages = Pick<
@@ -121,11 +122,6 @@ export class CopyObserver {
     this.parts.outlook.section(pages, drained, !this.firstPassDone, this.nowSeconds);
   }
 
-  /** Takes how many pages QEMU has found dirty at its last sync, and the seconds since the sync before. */
-  synced(pages: number, seconds: number): void {
-    this.parts.outlook.synced(pages, seconds, this.nowSeconds);
-  }
-
   /**
    * Gathers the figures from which the policy decides.
    * @param drained true when a section has just ended and left no page dirty that QEMU knew of
@@ -178,7 +174,7 @@ export class CopyObserver {
   decide(seen: Observation): Decision {
     const { policy, onStall } = this.parts;
     // a guest that stands still has no downtime
-    this.estimatedDowntimeMs = seen.paused ? 0 : policy.estimateMs(seen);
+    this.estimatedDowntimeMs = seen.paused ? 0 : estimateMs(seen);
     this.fits = policy.fits(this.estimatedDowntimeMs);
     this.measure();
     const decision = policy.decide(seen);
@@ -195,7 +191,7 @@ export class CopyObserver {
   decided(): void {
     this.decidedMs = this.elapsedMs;
     const standing = this.standing();
-    this.parts.outlook.decided(standing, this.parts.policy.estimateMs(standing), this.nowSeconds);
+    this.parts.outlook.decided(standing, estimateMs(standing), this.nowSeconds);
     this.eta = undefined;
   }
 

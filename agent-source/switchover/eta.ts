@@ -58,6 +58,11 @@ const SMOOTHING = 0.3;
 const SPEED_SECONDS = 0.1;
 /** The fewest pages from which the agents' own speed is measured. */
 const SPEED_PAGES = 256;
+/**
+ * The guest still dirties too much when the pages of a pass that were read so far take more than so many times the
+ * downtime target. Once, and a guest that only just does not fit would count.
+ */
+const DIRTIES_STILL = 2;
 /** A measurement with this fraction of whole pages, or more, says nothing about pages sent again, and is dropped. */
 const FULL_SHARE = 0.1;
 
@@ -74,8 +79,8 @@ export class EtaEstimator {
   private lastWindow = 0;
   /** How many pages have come since `drainedAt`. */
   private pages = 0;
-  /** How many pages the pass that has begun at `drainedAt` will have, where QEMU was asked; else 0. */
-  private passPages = 0;
+  /** How many windows were noted. The first is the first pass, in which the guest may have done something else. */
+  private windowsNoted = 0;
   /** How long the agents take for a page that is sent again, seconds. */
   private secondsPerPage = USUAL_COSTS.microsPerAgain / 1e6;
   /** The moment of the last measurement of the agents' speed, and the counts at that moment. */
@@ -114,21 +119,13 @@ export class EtaEstimator {
   section(pages: number, drained: boolean, firstPass: boolean, nowSeconds: number): void {
     this.pages += pages;
     if (!drained) return;
-    if (!firstPass && this.lastWindow > 0) this.windows.note(this.lastWindow, this.pages, nowSeconds);
+    if (!firstPass && this.lastWindow > 0) {
+      this.windows.note(this.lastWindow, this.pages, nowSeconds);
+      this.windowsNoted++;
+    }
     this.lastWindow = nowSeconds - this.drainedAt;
     this.drainedAt = nowSeconds;
     this.pages = 0;
-    this.passPages = 0;
-  }
-
-  /**
-   * Takes how many pages QEMU has found dirty at its last sync. Over a slow link the pass that sends them takes
-   * seconds, and their number is known as the pass begins.
-   * @param seconds the time between this sync and the one before, in which the guest has dirtied these pages
-   */
-  synced(pages: number, seconds: number, nowSeconds: number): void {
-    this.windows.note(seconds, pages, nowSeconds);
-    this.passPages = pages;
   }
 
   /**
@@ -170,26 +167,41 @@ export class EtaEstimator {
 
   /**
    * Compares precopy, if it goes on, with post-copy, if it begins now.
-   * @returns undefined while too little is known: in the first pass, before a sync has shown what the guest dirties,
-   *   before pages that were sent again have shown what they cost, and while the link is down
+   * @returns undefined while nothing can be said: in the first pass; before pages that were sent again have shown what
+   *   they cost, and before the guest was seen to dirty too much after the first pass as well; while the link is down
+   *   or the guest is paused; and where a switchover takes longer than the downtime target with nothing left to send
    */
   prospects(standing: CopyState, nowSeconds: number): Prospects | undefined {
-    const { firstPassDone, linkIsDown, resendCostIsMeasured, bytesPerSecond } = standing;
+    const { firstPassDone, linkIsDown, paused, resendCostIsMeasured, bytesPerSecond } = standing;
     const curve = this.curve(standing.pageCount, nowSeconds);
-    if (!firstPassDone || linkIsDown || !resendCostIsMeasured || curve === undefined || this.endsAt !== undefined)
-      return undefined;
+    if (!firstPassDone || linkIsDown || paused || !resendCostIsMeasured || this.endsAt !== undefined) return undefined;
+    if (curve === undefined || !this.dirtiesStill(standing)) return undefined;
+    if (this.downtimeSeconds(standing, 0) >= this.plan.downtimeTargetMs / 1000) return undefined;
     const { postcopyFixedDowntimeMs, postcopyFaultOverhead } = USUAL_POSTCOPY;
+    const ofThisPass = Math.max(0, curve.pagesWithin(this.lastWindow) - this.pages);
     // post-copy discards the bases, so it sends what is left whole: what was captured, and what QEMU still has
-    const ofThisPass = Math.max(0, this.passPages - this.pages);
     const left = standing.residualPages + ofThisPass + curve.pagesWithin(nowSeconds - this.drainedAt);
-    const secondsPerPage = Math.max(standing.wholePageBytes / Math.max(1, bytesPerSecond), this.firstSecondsPerPage);
+    const wholeSeconds = Math.max(standing.wholePageBytes / Math.max(1, bytesPerSecond), this.firstSecondsPerPage);
     const onItsWay = standing.inFlightBytes / Math.max(1, bytesPerSecond);
+    const precopySeconds = this.etaSeconds(standing, nowSeconds);
+    const fixedSeconds = (postcopyFixedDowntimeMs + ROUND_TRIPS * standing.roundTripMs) / 1000;
     return {
-      precopySeconds: this.etaSeconds(standing, nowSeconds),
-      postcopySeconds: onItsWay + postcopyFixedDowntimeMs / 1000 + left * secondsPerPage * (1 + postcopyFaultOverhead),
+      precopySeconds:
+        precopySeconds === undefined ? undefined : precopySeconds + ofThisPass * this.againSeconds(standing),
+      postcopySeconds: onItsWay + fixedSeconds + left * wholeSeconds * (1 + postcopyFaultOverhead),
       dirtiedBytesPerSecond: PAGE_SIZE * curve.pagesWithin(1),
+      encodedBytesPerSecond: standing.bytesPerPage * curve.pagesWithin(1),
       linkBytesPerSecond: bytesPerSecond,
     };
+  }
+
+  /**
+   * Tells whether the guest was seen after the first pass as well: by a window that lies behind it, or, over a slow
+   * link, by so many pages of the pass that is being read that they alone take longer than the downtime target allows.
+   */
+  private dirtiesStill(standing: CopyState): boolean {
+    const readSeconds = this.pages * this.againSeconds(standing);
+    return this.windowsNoted > 1 || readSeconds > (DIRTIES_STILL * this.plan.downtimeTargetMs) / 1000;
   }
 
   private curve(mostPages: number, nowSeconds: number) {

@@ -10,9 +10,10 @@
  * A migration that does not converge is recognised (stall-detector.ts) and reported. It goes on until the deadline, or
  * until a later minimum fits.
  */
-import { HOLD_SHARE, ROUND_TRIPS } from "../../shared/model/switchover.ts";
+import { HOLD_SHARE } from "../../shared/model/switchover.ts";
 import type { DeadlineAction, Strategy } from "../../shared/protocol/messages.ts";
 import { AutoChoice, type Prospects } from "./auto-choice.ts";
+import { constantMs, estimateMs, FIXED_COST_MS, onItsWayMs, residualMs, sendingMs } from "./downtime-estimate.ts";
 import type { Decision, Observation } from "./observation.ts";
 import { StallDetector } from "./stall-detector.ts";
 
@@ -24,24 +25,17 @@ export interface SwitchPlan {
    * @default false
    */
   readonly mayChoosePostcopy?: boolean;
+  /**
+   * True if another strategy would let the operator have post-copy, which this migration may not use.
+   * @default false
+   */
+  readonly postcopyByOption?: boolean;
   readonly downtimeTargetMs: number;
   /** 0: there is no deadline. */
   readonly deadlineMs: number;
   readonly onDeadline: DeadlineAction;
 }
 
-/**
- * What a switchover costs whatever the residual, milliseconds: QEMU's stop and last sweep, the device state, loading
- * it, the journals, and `cont`. It was measured with the demo's guest (docs/results/). It is one figure for all guests:
- * what earlier migrations measured does not change it.
- */
-export const FIXED_COST_MS = 25;
-/**
- * How long the destination's QEMU takes for a zero page, microseconds: it checks whether the page is zero already
- * (migration/ram.c, ram_handle_zero). The link carries the zero pages of a first pass almost at once, but QEMU does not
- * load them at once: 130 000 of them made a downtime 0.1 s longer (docs/design/switchover.md#constants).
- */
-const ZERO_PAGE_MICROS = 1;
 /**
  * A residual that takes at most this long, milliseconds, is not worth another sweep while the guest runs: it goes with
  * the last pages (docs/design/switchover.md#the-moment-of-the-switch).
@@ -73,13 +67,6 @@ const DRAIN_PACE = 0.1;
  */
 const HEAD_START_MS = 450;
 
-/**
- * How long the link takes for `bytes`, which are encoded, and the agents for `pages`, milliseconds. The function takes
- * plain numbers and not an Observation, because in the first pass it runs once for each read of QEMU's socket.
- */
-export const sendingMs = (bytes: number, bytesPerSecond: number, pages: number, microsPerPage: number): number =>
-  (1000 * bytes) / Math.max(1, bytesPerSecond) + (pages * microsPerPage) / 1000;
-
 export class SwitchPolicy {
   private readonly plan: SwitchPlan;
   private closing = false;
@@ -110,7 +97,12 @@ export class SwitchPolicy {
   /** What the operator should know of a precopy that has no end; empty where there is nothing to say. */
   outlook(elapsedMs: number): string {
     const judged = this.mayChoosePostcopy ? undefined : this.auto.counts(elapsedMs);
-    return judged?.isEndless === true ? `${judged.found}; ${ADVICE}` : "";
+    if (judged?.isEndless !== true) return "";
+    const { onDeadline, postcopyByOption } = this.plan;
+    const ways = ["a larger --downtime"];
+    if (onDeadline !== "force") ways.push("a --deadline with --on-deadline force");
+    if (postcopyByOption === true) ways.push("--strategy auto, which goes into post-copy,");
+    return `${judged.found}; ${ways.join(" or ")} would end it`;
   }
 
   /** The most hot pages to hold: what can be sent in HOLD_SHARE of the downtime target; 0 once the switch is near. */
@@ -130,31 +122,8 @@ export class SwitchPolicy {
     return this.stall.totalStalledMs(elapsedMs);
   }
 
-  /** The estimated downtime if the guest were stopped now, milliseconds. */
-  estimateMs(seen: Observation): number {
-    const pages = seen.residualPages + seen.sweptPages;
-    const bytes = seen.residualBytes + seen.sweptPages * seen.bytesPerPage;
-    const leftMs = sendingMs(bytes, seen.bytesPerSecond, pages, seen.microsPerPage);
-    return this.constantMs(seen) + leftMs + this.onItsWayMs(seen);
-  }
-
   fits(estimateMs: number): boolean {
     return estimateMs <= this.plan.downtimeTargetMs;
-  }
-
-  /** How long it takes to send what is captured and not sent, milliseconds. */
-  private residualMs({ residualBytes, residualPages, bytesPerSecond, microsPerPage }: Observation): number {
-    return sendingMs(residualBytes, bytesPerSecond, residualPages, microsPerPage);
-  }
-
-  /** How long it takes until what is in flight has come and is loaded, milliseconds. */
-  private onItsWayMs({ inFlightBytes, inFlightZeroPages, bytesPerSecond }: Observation): number {
-    return sendingMs(inFlightBytes, bytesPerSecond, inFlightZeroPages, ZERO_PAGE_MICROS);
-  }
-
-  /** The part of the estimate that depends neither on the residual nor on what is in flight, milliseconds. */
-  private constantMs({ roundTripMs }: Observation): number {
-    return FIXED_COST_MS + ROUND_TRIPS * roundTripMs;
   }
 
   decide(seen: Observation): Decision {
@@ -171,13 +140,13 @@ export class SwitchPolicy {
     if (seen.firstPassDone && strategy === "hybrid" && this.hasSentOnce(seen)) {
       // only pages that were sent again show what deltas save: precopy goes on until resendCostIsMeasured, since
       // post-copy cannot be undone
-      const goesOn = !seen.resendCostIsMeasured || this.fits(this.estimateMs(seen)) || deltasHelp(seen);
+      const goesOn = !seen.resendCostIsMeasured || this.fits(estimateMs(seen)) || deltasHelp(seen);
       const early = goesOn ? undefined : this.intoPostcopy(seen, "every page was sent once");
       if (early !== undefined) return early;
     }
     // between two drained sections the estimate leaves out the pages that QEMU has still to send
     if (!seen.firstPassDone || !seen.drained) return { kind: "continue" };
-    const estimate = this.estimateMs(seen);
+    const estimate = estimateMs(seen);
     this.stall.estimated(estimate, seen.elapsedMs);
     const fits = this.fits(estimate);
     if (!fits) {
@@ -189,7 +158,7 @@ export class SwitchPolicy {
     if (!this.closing) {
       if (!fits) return { kind: "continue" };
       if (this.isDraining(seen, estimate)) return { kind: "drain" };
-      if (!this.released && this.residualMs(seen) > RELEASE_MS) {
+      if (!this.released && residualMs(seen) > RELEASE_MS) {
         this.released = true;
         this.drainMark = undefined;
         return { kind: "drain" };
@@ -197,7 +166,7 @@ export class SwitchPolicy {
       this.closing = true;
       this.closingSections = 0;
       this.lastSwept = Number.POSITIVE_INFINITY;
-      this.lastVariableMs = estimate - this.constantMs(seen);
+      this.lastVariableMs = estimate - constantMs(seen);
       if (seen.sweptPages > SMALL_SWEEP_PAGES) return { kind: "close" };
     }
     return this.whileClosing(seen, estimate, fits);
@@ -239,10 +208,13 @@ export class SwitchPolicy {
     return this.plan.mayChoosePostcopy === true && this.plan.strategy === "precopy";
   }
 
-  /** Decides for `auto`: post-copy begins when it was foreseen for long enough that it ends sooner. */
+  /**
+   * Decides for `auto`: post-copy begins when it was foreseen for long enough that it ends sooner. Where deltas help,
+   * precopy goes on as with `hybrid`.
+   */
   private asJudged(seen: Observation): Decision | undefined {
     const judged = this.auto.counts(seen.elapsedMs);
-    if (judged === undefined || this.fits(this.estimateMs(seen))) return undefined;
+    if (judged === undefined || !judged.meets || deltasHelp(seen) || this.fits(estimateMs(seen))) return undefined;
     const { found, postcopySeconds } = judged;
     const reason = `auto: ${found}; post-copy takes about ${postcopySeconds.toFixed(1)} s`;
     return { kind: "switch", into: "postcopy", reason };
@@ -255,6 +227,8 @@ export class SwitchPolicy {
   private earlyIntoPostcopy(seen: Observation): Decision | undefined {
     const isHybrid = this.plan.strategy === "hybrid";
     if (!isHybrid && !this.mayChoosePostcopy) return undefined;
+    // a target below what any switchover costs is missed by every strategy, and is no reason to need both hosts
+    if (!isHybrid && constantMs(seen) >= this.plan.downtimeTargetMs) return undefined;
     if (this.stall.stalledMs(seen.elapsedMs) > 0) return this.intoPostcopy(seen, "it does not converge");
     return seen.backlogged || !isHybrid ? undefined : this.intoPostcopy(seen, "all but the hottest pages are there");
   }
@@ -270,7 +244,8 @@ export class SwitchPolicy {
 
   /** Decides for post-copy, unless the deadline leaves too little time for what is left. */
   private intoPostcopy(seen: Observation, why: string): Decision | undefined {
-    const restMs = this.estimateMs(seen);
+    // post-copy discards the bases, so it sends whole pages
+    const restMs = estimateMs(this.mayChoosePostcopy ? { ...seen, residualBytes: seen.residualWholeBytes } : seen);
     const { deadlineMs } = this.plan;
     if (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs) return undefined;
     const by = this.mayChoosePostcopy ? "auto" : "hybrid";
@@ -282,19 +257,19 @@ export class SwitchPolicy {
    * first pass, for example, pages wait to be sent, or much is in flight. Two calls may be less than a millisecond
    * apart, so the estimates are compared only over DRAIN_MS or more; until then the answer is true.
    */
-  private isDraining(seen: Observation, estimateMs: number): boolean {
+  private isDraining(seen: Observation, nowMs: number): boolean {
     const { elapsedMs } = seen;
-    const waits = seen.backlogged || this.onItsWayMs(seen) > FIXED_COST_MS;
-    if (!waits || estimateMs <= SHORT_MS) return false;
+    const waits = seen.backlogged || onItsWayMs(seen) > FIXED_COST_MS;
+    if (!waits || nowMs <= SHORT_MS) return false;
     const mark = this.drainMark;
     if (mark !== undefined && elapsedMs - mark.elapsedMs < DRAIN_MS) return true;
-    this.drainMark = { elapsedMs, estimateMs };
-    return mark === undefined || estimateMs < mark.estimateMs - DRAIN_PACE * (elapsedMs - mark.elapsedMs);
+    this.drainMark = { elapsedMs, estimateMs: nowMs };
+    return mark === undefined || nowMs < mark.estimateMs - DRAIN_PACE * (elapsedMs - mark.elapsedMs);
   }
 
   private whileClosing(seen: Observation, estimate: number, fits: boolean): Decision {
     this.closingSections++;
-    const variable = estimate - this.constantMs(seen);
+    const variable = estimate - constantMs(seen);
     const sweepsShrink = seen.sweptPages < SHRINKS * this.lastSwept && seen.sweptPages > SMALL_SWEEP_PAGES;
     const residualShrinks = variable < SHRINKS * this.lastVariableMs && variable > FIXED_COST_MS;
     this.lastSwept = seen.sweptPages;
@@ -316,7 +291,7 @@ export class SwitchPolicy {
   }
 
   private atDeadline(seen: Observation): Decision {
-    const estimate = this.estimateMs(seen).toFixed(0);
+    const estimate = estimateMs(seen).toFixed(0);
     const found = `deadline of ${this.plan.deadlineMs} ms reached with an estimated downtime of ${estimate} ms, target ${this.plan.downtimeTargetMs} ms${this.stallText(seen)}`;
     switch (this.plan.onDeadline) {
       case "force":
@@ -333,10 +308,6 @@ export class SwitchPolicy {
     return stalled === 0 ? "" : `; it did not converge for ${(stalled / 1000).toFixed(1)} s`;
   }
 }
-
-/** What helps a precopy that has no end. */
-const ADVICE =
-  "a larger --downtime, a --deadline with --on-deadline force, or post-copy (--strategy hybrid) would end it";
 
 /**
  * How many times fewer bytes than post-copy another pass of precopy must need for hybrid to go on with precopy.

@@ -25,9 +25,10 @@ import { PrecopyScheduler } from "../send/precopy-scheduler.ts";
 import type { SenderParts } from "../send/sender-parts.ts";
 import { createSourceMemory, type SourceMemory, WINDOW_BYTES } from "../send/source-memory.ts";
 import { CopyObserver } from "../switchover/copy-observer.ts";
+import { estimateMs, FIXED_COST_MS } from "../switchover/downtime-estimate.ts";
 import { EtaEstimator } from "../switchover/eta.ts";
 import type { Decision } from "../switchover/observation.ts";
-import { FIXED_COST_MS, SwitchPolicy } from "../switchover/switch-policy.ts";
+import { SwitchPolicy } from "../switchover/switch-policy.ts";
 import { PrecopyCapture, type PrecopyCaptureOptions } from "./precopy-capture.ts";
 import { RestartedStreamSink, ResumedStreamSink, setupOf } from "./resumed-streams.ts";
 import { type BuildOptions, HOLD_SHARE_OF_ARENA, logStall, schedulerOptions } from "./session-options.ts";
@@ -171,8 +172,10 @@ function makeCapture(parts: BuildOptions, hooks: SessionEvents, made: CapturePar
   const { cx, ramBlocks, contract, runs } = parts;
   const { memory, scheduler, sender, resumeIntake, onLayout, onEnd } = made;
   const { strategy, onDeadline } = contract;
-  const mayChoosePostcopy = cx.call.options.strategy === "auto" && contract.postcopy;
-  const policy = new SwitchPolicy({ ...cx.call.options, strategy, onDeadline, mayChoosePostcopy });
+  const { options } = cx.call;
+  const mayChoosePostcopy = options.strategy === "auto" && contract.postcopy;
+  const postcopyByOption = options.strategy === "precopy" && !options.verify && !options.robust;
+  const policy = new SwitchPolicy({ ...options, strategy, onDeadline, mayChoosePostcopy, postcopyByOption });
   return new PrecopyCapture({
     memory: memory.kernels.memory,
     scheduler,
@@ -213,7 +216,7 @@ function makeObserver(
     standsStill: () => runs.standsStill,
     linkIsDown,
     onOutlook,
-    onStall: (stalled, seen) => logStall(cx, stalled, policy.estimateMs(seen), seen),
+    onStall: (stalled, seen) => logStall(cx, stalled, estimateMs(seen), seen),
   });
 }
 

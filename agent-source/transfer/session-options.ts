@@ -7,6 +7,7 @@ import type { PageKernels } from "../../shared/page/kernels.ts";
 import type { Contract, RamBlock } from "../../shared/protocol/messages.ts";
 import type { StreamLayout } from "../../shared/protocol/ownership.ts";
 import type { MigrateCall, MigrateOptions } from "../../shared/protocol/report.ts";
+import { isPostcopy } from "../../shared/protocol/strategies.ts";
 import type { QmpClient } from "../../shared/qemu/qmp/qmp-client.ts";
 import type { Clock } from "../../shared/runtime/clock.ts";
 import type { SourceConfig } from "../../shared/runtime/config/config.ts";
@@ -147,11 +148,25 @@ interface SchedulerParts extends Pick<BuildOptions, "ramBlocks" | "contract"> {
   };
 }
 
+/** The most slots of arena, bases and reserve, so that the buffers find room beside them in the 4 GiB of one memory. */
+const SLOTS_MAX = (2 ** 32 - 2 ** 28) / PAGE_SIZE;
+
+/**
+ * @returns how many slots are kept in reserve for post-copy. Where post-copy only may follow (`auto`), the reserve is
+ *   no larger than the room that the memory has: precopy does without it
+ */
+function reserveOf({ postcopy, strategy, onDeadline }: SessionContract, pending: number, bases: number): number {
+  if (!postcopy) return 0;
+  const wanted = Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pending);
+  if (isPostcopy(strategy) || onDeadline === "postcopy") return wanted;
+  return Math.min(wanted, Math.max(0, SLOTS_MAX - pending - bases));
+}
+
 /** @returns the options of the PrecopyScheduler, with its budgets in slots of one page */
 export function schedulerOptions({ cx, ramBlocks, contract }: SchedulerParts) {
   const pendingSlots = Math.floor(cx.config.memory.arenaBytes / PAGE_SIZE);
   const baseSlots = Math.floor(cx.config.memory.baseCacheBytes / PAGE_SIZE);
-  const reserveSlots = contract.postcopy ? Math.ceil(POSTCOPY_RESERVE_OF_ARENA * pendingSlots) : 0;
+  const reserveSlots = reserveOf(contract, pendingSlots, baseSlots);
   return {
     pageCount: pageCountOf(ramBlocks),
     delta: contract.codecs.includes("xbzrle") && !sendsOnce(contract),

@@ -24,8 +24,6 @@ export interface FakeQemuState {
   status: string;
   /** The status that `query-migrate` returns. @default "completed" */
   migration?: string | undefined;
-  /** How many bytes `query-migrate` says that are still dirty. @default it says nothing of memory */
-  remaining?: number;
 }
 
 /**
@@ -137,21 +135,13 @@ export class FakeQemu {
     if (execute === "quit") void this.end();
   }
 
-  /** What `query-migrate` says of memory. Ferry reads only what remains. */
-  private get memory(): object {
-    const { remaining } = this.state;
-    if (remaining === undefined) return {};
-    const rest = { "dirty-sync-count": 2, "dirty-pages-rate": 0, "page-size": 4096 };
-    return { ram: { total: 1 << 30, remaining, transferred: 0, ...rest } };
-  }
-
   private carryOut({ execute, arguments: given }: Command): unknown {
     const { status, migration = "completed" } = this.state;
     switch (execute) {
       case "query-status":
         return { status, running: status === "running" };
       case "query-migrate":
-        return migration === "none" ? {} : { status: migration, "error-desc": this.errorDescription, ...this.memory };
+        return migration === "none" ? {} : { status: migration, "error-desc": this.errorDescription };
       case "query-cpus-fast":
         return [{ "cpu-index": 0, "qom-path": "/", "thread-id": this.process.pid, target: "x86_64" }];
       case "query-named-block-nodes":

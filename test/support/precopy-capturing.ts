@@ -4,9 +4,10 @@
  */
 import { SyncPace } from "../../agent-source/capture/sync-pace.ts";
 import { CopyObserver } from "../../agent-source/switchover/copy-observer.ts";
+import { FIXED_COST_MS } from "../../agent-source/switchover/downtime-estimate.ts";
 import { EtaEstimator } from "../../agent-source/switchover/eta.ts";
 import type { Decision } from "../../agent-source/switchover/observation.ts";
-import { FIXED_COST_MS, type SwitchPlan, SwitchPolicy } from "../../agent-source/switchover/switch-policy.ts";
+import { type SwitchPlan, SwitchPolicy } from "../../agent-source/switchover/switch-policy.ts";
 import { PrecopyCapture } from "../../agent-source/transfer/precopy-capture.ts";
 import type { RamSetup } from "../../shared/qemu/stream/stream-reader.ts";
 import { BLOCKS, PAGES, SECTION } from "./capturing.ts";

@@ -28,6 +28,7 @@ import {
   type Wish,
   withoutPostcopy,
 } from "../../../shared/protocol/strategies.ts";
+import { FREE_PAGE_HINT } from "../../../shared/qemu/inspect/preflight.ts";
 import { type GuestDefinition, shortDigest } from "../../../shared/runtime/guest/guest-definition.ts";
 import { type Marked, markDisks } from "../../guest/disk-mark.ts";
 import type { FoundGuest } from "../../guest/look-at-guest.ts";
@@ -156,6 +157,10 @@ const offered = ({ boot, drives, memory = [] }: FoundGuest["disks"]): GuestDisks
   drives: drives.map(({ qdev: _, ...drive }) => drive),
 });
 
+/** Tells whether the guest's balloon tells QEMU which pages are free, so that QEMU does not send them. */
+const hintsFreePages = ({ verifyRefusals }: FoundGuest): boolean =>
+  verifyRefusals.some(({ code }) => code === FREE_PAGE_HINT);
+
 function makeOffer(
   cx: SourceContext,
   definition: GuestDefinition,
@@ -200,7 +205,8 @@ function makeOffer(
       frameBytes: cx.config.transfer.frameBytes,
       creditWindowBytes: cx.config.transfer.creditWindowBytes,
       verify: options.verify,
-      postcopyMayFollow: postcopyMayFollow(wish, facts.paused),
+      // with post-copy in its settings QEMU takes no hints from the guest's balloon, and sends all free memory
+      postcopyMayFollow: postcopyMayFollow(wish, facts.paused) && !hintsFreePages(facts),
     },
     saysKept: true,
     ...check,

@@ -279,6 +279,9 @@ async function refuseParameters(qmp: QmpClient): Promise<Refusal[]> {
   return refusals;
 }
 
+/** The code of the refusal to compare the memory of a guest whose balloon hints at free pages. */
+export const FREE_PAGE_HINT = "verify-free-page-hint";
+
 /** Finds devices that speak against any migration, and devices that speak against a comparison of the memory. */
 function refuseDevices(tree: string): Pick<SourceFacts, "refusals" | "verifyRefusals"> {
   const refusals: Refusal[] = [];
@@ -291,7 +294,7 @@ function refuseDevices(tree: string): Pick<SourceFacts, "refusals" | "verifyRefu
   const hints = has(/^ *free-page-hint = true/);
   const message =
     "The guest's balloon tells QEMU which pages are free (free-page-hint=on). QEMU does not send such pages, so they differ between the two hosts; leave out --verify";
-  return { refusals, verifyRefusals: hints ? [{ code: "verify-free-page-hint", message }] : [] };
+  return { refusals, verifyRefusals: hints ? [{ code: FREE_PAGE_HINT, message }] : [] };
 }
 
 function refuseBlocks(blocks: readonly RamBlock[]): Refusal[] {

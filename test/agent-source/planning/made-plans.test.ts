@@ -66,6 +66,7 @@ t.test("no plan is applied to a named strategy, to another destination, or after
   t.same(applied(30_000, asking(), { laterMs: 11 * MINUTE_MS }), { call: asking(), because: "" });
 });
 
-t.test("a migration with --verify does not go into post-copy for a plan", async (t) => {
-  t.equal(applied(30_000, asking({ verify: true })).call.options.strategy, "auto");
+t.test("a plan that was made with --verify is not used without it", async (t) => {
+  const { because } = applied(30_000, asking(), { planned: asking({ verify: true }) });
+  t.match(because, /other options \(verify\)/);
 });

@@ -1,5 +1,6 @@
 /** Tests `SwitchPolicy`: when it lets the copy go on, drain or close, and when it switches or cancels. */
 import t from "tap";
+import { estimateMs } from "../../../agent-source/switchover/downtime-estimate.ts";
 import { SwitchPolicy } from "../../../agent-source/switchover/switch-policy.ts";
 import { busy, plan, quiet, told } from "../../support/policy-observations.ts";
 
@@ -62,29 +63,22 @@ t.test("what is on its way is left to arrive, for as long as it becomes less", a
 t.test("zero pages that the destination must still load are awaited, although they are few bytes", async (t) => {
   const policy = new SwitchPolicy(plan);
   const idle = { ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 };
-  t.equal(policy.estimateMs({ ...idle, inFlightZeroPages: 130_000 }) - policy.estimateMs(idle), 130);
+  t.equal(estimateMs({ ...idle, inFlightZeroPages: 130_000 }) - estimateMs(idle), 130);
   t.same(policy.decide({ ...idle, inFlightZeroPages: 130_000 }), { kind: "drain" });
   t.same(policy.decide({ ...idle, inFlightZeroPages: 60_000, elapsedMs: 1110 }), { kind: "drain" });
   t.equal(policy.decide({ ...idle, inFlightZeroPages: 5000, elapsedMs: 1190 }).kind, "switch");
 });
 
 t.test("the estimate counts the residual, the flight, the sweep, round trips and work for each page", async (t) => {
-  const policy = new SwitchPolicy(plan);
-  const base = policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 });
-  t.equal(policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 12.5e6, sweptPages: 0 }) - base, 100);
+  const base = estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0 });
+  t.equal(estimateMs({ ...quiet, residualPages: 0, residualBytes: 12.5e6, sweptPages: 0 }) - base, 100);
   t.equal(
-    policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0, inFlightBytes: 1.25e6 }) - base,
+    estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0, inFlightBytes: 1.25e6 }) - base,
     10,
   );
-  t.equal(policy.estimateMs({ ...quiet, residualPages: 1000, residualBytes: 0, sweptPages: 0 }) - base, 10);
-  t.equal(
-    policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0, roundTripMs: 11 }) - base,
-    20,
-  );
-  t.equal(
-    policy.estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 1000, bytesPerPage: 125 }) - base,
-    11,
-  );
+  t.equal(estimateMs({ ...quiet, residualPages: 1000, residualBytes: 0, sweptPages: 0 }) - base, 10);
+  t.equal(estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 0, roundTripMs: 11 }) - base, 20);
+  t.equal(estimateMs({ ...quiet, residualPages: 0, residualBytes: 0, sweptPages: 1000, bytesPerPage: 125 }) - base, 11);
 });
 
 t.test("a busy guest is closed in on, and switched when the sweeps stop shrinking", async (t) => {

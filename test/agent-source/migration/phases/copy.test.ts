@@ -79,34 +79,6 @@ t.test("a link that is cut is not silence: the copy goes on, and the destination
   t.match(await end, { kind: "switching" });
 });
 
-t.test(
-  "QEMU is asked at a sync how much is dirty, but not at its first one, and not more than once a second",
-  async (t) => {
-    const clock = new FakeClock();
-    const { qemu, cx, session, end } = await copying(t, { clock });
-    const seen: unknown[] = [];
-    session.capture.observer.synced = (...given) => void seen.push(given);
-    qemu.state.remaining = 4096 * 700;
-    const sync = async (pass: number, afterMs: number): Promise<void> => {
-      await clock.advance(afterMs);
-      qemu.announce("MIGRATION_PASS", { pass });
-      await until(() => cx.report.passes === pass, "the pass in the report");
-      // the answers come in the order of the questions
-      await session.qmp.execute("query-status");
-    };
-    await sync(1, 100);
-    await sync(2, 4000);
-    await sync(3, 500);
-    await sync(4, 1500);
-    t.same(seen, [
-      [700, 4],
-      [700, 1.5],
-    ]);
-    session.fail(new MigrationFault("cancelled", "enough"));
-    await t.rejects(end, { code: "cancelled" });
-  },
-);
-
 t.test("the operator sees how many passes QEMU has begun, and no longer after the copy", async (t) => {
   const { qemu, cx, session, end }: Migrating & { end: Promise<unknown> } = await copying(t);
   qemu.announce("MIGRATION_PASS", { pass: 3 });

@@ -140,6 +140,9 @@ t.test(
     t.match(wanted.destination.offers, [{ transfer: { strategy: "auto", postcopyMayFollow: true } }]);
     const robust = await negotiating(t, { asked: { ...auto, robust: true } });
     await robust.agreed();
+    const hinting = await negotiating(t, { asked: auto });
+    await hinting.agreed({ verifyRefusals: [{ code: "verify-free-page-hint", message: "The balloon hints" }] });
+    t.match(hinting.destination.offers, [{ transfer: { postcopyMayFollow: false } }]);
     t.match(robust.destination.offers, [
       { transfer: { postcopyMayFollow: false, strategies: ["stop-and-copy", "precopy"] } },
     ]);
