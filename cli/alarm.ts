@@ -8,7 +8,7 @@ import { printable } from "./figures.ts";
 const MARK = "!!! ";
 /** The advice for when the agent names no copy to stop. */
 const STOP_EITHER =
-  "Say stop to the monitor of the QEMU that has done less since the hand-over; see docs/operations.md, Two copies";
+  "Send the QMP command stop to the QEMU that has done less since the hand-over; see docs/operations.md, Two copies";
 
 /** The alarms of all migrations whose guest runs twice, each line with its newline; empty when there is none. */
 export const alarmText = (views: readonly MigrationView[]): string =>

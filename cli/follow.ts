@@ -82,7 +82,8 @@ class Following {
       if (this.view === undefined) throw lost;
       if (this.view !== before) failures = 0;
       if (failures >= RETRIES) throw this.unknownEnd(this.view, lost);
-      if (failures === 0) this.parts.display.note(`${lost.message}; the migration goes on, asking for it again`);
+      if (failures === 0)
+        this.parts.display.note(`${lost.message}; the migration goes on, and ferry asks the agent for it again`);
       await this.parts.sleep(RETRY_MS, this.leave.signal);
       if (this.leave.signal.aborted) return;
       const { id } = this.view;
@@ -159,7 +160,7 @@ class Following {
     const id = this.view?.id;
     if (id === undefined) return;
     this.parts.client.cancel(id).catch((thrown: unknown) => {
-      this.parts.display.note(`It cannot be cancelled: ${MigrationFault.from(thrown).message}`);
+      this.parts.display.note(`The migration cannot be cancelled: ${MigrationFault.from(thrown).message}`);
     });
   }
 

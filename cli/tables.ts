@@ -21,7 +21,8 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 }
 
 export function guestsText(guests: readonly GuestView[]): string {
-  if (guests.length === 0) return "No guest is defined on this host; guests.directory is where definitions go\n";
+  if (guests.length === 0)
+    return "No guest is defined on this host; put definitions into the directory of the setting guests.directory\n";
   return table(
     ["GUEST", "STATE", "QEMU", "MACHINE", "DEFINITION", "MIGRATION", "DETAIL"],
     guests.map(({ name, state, qemuVersion, machineType, definitionDigest, migrationId, detail }) =>

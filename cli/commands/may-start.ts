@@ -53,7 +53,12 @@ export function addMayStart(program: Command, run: RunHere, env: NodeJS.ProcessE
       `journal of ferry-destination, or ${NONE} (FERRY_DESTINATION_STATE)`,
       env.FERRY_DESTINATION_STATE || DESTINATION_STATE,
     )
-    .option("--wait <duration>", "wait so long for an agent to settle what it can", argument(parseDuration), 0)
+    .option(
+      "--wait <duration>",
+      "how long to wait for an agent that can still settle the migration",
+      argument(parseDuration),
+      0,
+    )
     .description("tell whether a guest may be started on this host, from the journals of its agents")
     .addHelpText("after", HELP)
     .action((guest: string, given: Given, command: Command) =>

@@ -45,7 +45,7 @@ export function addResolve(program: Command, run: Run): void {
         .choices(["source", "destination"])
         .makeOptionMandatory(),
     )
-    .option("--yes", "I have made sure of what cannot be asked")
+    .option("--yes", "confirm that you have checked what no agent can find out")
     .description("end a migration that no agent can settle, by your word")
     .addHelpText("after", HELP)
     .action((id: string, { keep, yes }: Given, command: Command) =>

@@ -27,8 +27,8 @@ t.test("a destination's alarm names the source, and an alarm has advice where th
     alarmText([incoming]),
     /at the source host-a:7411, the other at the destination \(the host of this agent\)\n/,
   );
-  t.match(alarmText([incoming]), /FIRST stop one of the two copies\. Say stop to the monitor/);
-  t.match(alarmText([view({ status: "doubled", error: { ...error, advice: "" } })]), /Say stop to the monitor/);
+  t.match(alarmText([incoming]), /FIRST stop one of the two copies\. Send the QMP command stop/);
+  t.match(alarmText([view({ status: "doubled", error: { ...error, advice: "" } })]), /Send the QMP command stop/);
 });
 
 t.test("there is no alarm where every guest runs once", async (t) => {

@@ -111,7 +111,7 @@ t.test("a cancel that fails is reported, and the migration is followed on", asyn
   someone.interrupt();
   await new Promise(setImmediate);
   someone.interrupt();
-  t.match((await typing).err, /It cannot be cancelled: the guest was granted already/);
+  t.match((await typing).err, /The migration cannot be cancelled: the guest was granted already/);
 });
 
 t.test("Ctrl-C ends a watch, and not the migration", async (t) => {
