@@ -67,7 +67,7 @@ export function addMigrateOptions(command: Command): Command {
       "go on where nobody can prove that both hosts have the same disks; you answer for them",
       false,
     )
-    .option("--robust", "keep the source whole until the commit: no post-copy, whatever it would save", false);
+    .option("--robust", "keep the source whole until the grant: no post-copy, whatever it would save", false);
 }
 
 /** The options of `ferry plan`, and of `ferry migrate` when it is to plan first. */

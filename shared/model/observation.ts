@@ -126,7 +126,7 @@ export interface Wishes {
   readonly downtimeTargetMs: number;
   /** 0 when there is no deadline. */
   readonly deadlineMs: number;
-  /** True when the source is to stay whole until the commit, so that no host that dies can take the guest with it. */
+  /** True when the source is to stay whole until the grant, so that no host that dies can take the guest with it. */
   readonly robustnessFirst: boolean;
   /** How many pages the base cache holds; 0 without deltas. */
   readonly basePages: number;

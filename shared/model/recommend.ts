@@ -77,7 +77,7 @@ function choose(input: PredictionInput, predictions: Predictions, offered: reado
 function keepsUp(input: PredictionInput, predictions: Predictions): Choice {
   const { precopy } = predictions;
   const strategy = "precopy";
-  const took = `precopy takes ${about(precopy)}, and the source stays whole until the commit`;
+  const took = `precopy takes ${about(precopy)}, and the source stays whole until the grant`;
   if (input.guest.paused || bytesPerSecond(input) < IDLE)
     return { strategy, reason: `the guest dirties next to nothing: ${took}` };
   const once = predictions["stop-and-copy"].totalMs.expected;
@@ -113,7 +113,7 @@ const surestOf = ({ postcopy, hybrid }: Predictions, offered: readonly ModelStra
     .sort((one, other) => one.totalMs.high - other.totalMs.high)[0];
 
 /**
- * Recommends precopy because hybrid and post-copy are ruled out. In precopy the source stays whole until the commit, so
+ * Recommends precopy because hybrid and post-copy are ruled out. In precopy the source stays whole until the grant, so
  * no host that dies can take the guest with it.
  * @param asked true when the operator wants robustness first, false when neither hybrid nor post-copy is offered
  */

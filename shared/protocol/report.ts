@@ -222,7 +222,7 @@ export interface MigrateOptions {
   /** True when the operator answers for disks that cannot be proven to be the same on both hosts. */
   readonly sharedDisksUnchecked: boolean;
   /**
-   * True if the source is to stay whole until the commit, so that the loss of one host never loses the guest: post-copy
+   * True if the source is to stay whole until the grant, so that the loss of one host never loses the guest: post-copy
    * is not used then.
    */
   readonly robust: boolean;

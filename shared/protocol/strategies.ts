@@ -17,7 +17,7 @@ export interface Wish {
   readonly deadlineMs: number;
   readonly onDeadline: DeadlineAction;
   readonly verify: boolean;
-  /** True if the source is to stay whole until the commit, so that the loss of one host never loses the guest. */
+  /** True if the source is to stay whole until the grant, so that the loss of one host never loses the guest. */
   readonly robust: boolean;
 }
 
