@@ -233,7 +233,7 @@ export class PageFrameReader {
       sink.page(page, this.take(PAGE_SIZE));
     } else if (kind === DELTA) {
       const length = this.varint();
-      if (!this.allowDelta) throw invalid("a delta, which was not negotiated");
+      if (!this.allowDelta) throw invalid("a delta, where none is allowed");
       const at = this.take(length);
       if (length > PAGE_SIZE || !this.kernels.deltaIsValid(address(at), length))
         throw invalid(`a delta of ${length} bytes for page ${page} that is not XBZRLE`);

@@ -23,7 +23,7 @@ export interface DiskProofs {
 }
 
 const MENDS_DEFINITION =
-  "let the definition of both hosts, and the running guest, have the same one, then start the migration again";
+  "let the definitions of both hosts give the guest the drives that it has now (the same devices, formats and files), then start the migration again";
 const UNCHECKED =
   "where you know that it is the same file on both hosts, migrate with --shared-disks-unchecked; else let both hosts share it";
 

@@ -136,7 +136,11 @@ export class FrameReader {
     if (left > PAYLOAD_BYTES_MAX)
       throw new NotUnderstood(`a frame of ${left} bytes, where ${PAYLOAD_BYTES_MAX} were allowed`, ERROR.frameSize);
     if ((type === TYPE.continuation) !== (this.block !== undefined))
-      throw new NotUnderstood(this.block === undefined ? "the rest of no header block" : "a header block that is cut");
+      throw new NotUnderstood(
+        this.block === undefined
+          ? "a CONTINUATION frame without a header block before it"
+          : "a header block that is cut",
+      );
     const exact = EXACT[type];
     const wrongLength =
       (exact !== undefined && left !== exact) ||

@@ -120,7 +120,7 @@ const tlsOptions = ({ ca, certificate, key }: KeyMaterial): TlsOptions => ({
 });
 
 const addressOf = ({ remoteAddress: address, remotePort }: TLSSocket): string =>
-  address === undefined ? "an address that has gone" : `${address}:${remotePort}`;
+  address === undefined ? "an unknown address (the connection has closed)" : `${address}:${remotePort}`;
 
 /** Identifies the caller that has shaken hands. */
 function callerBehind(socket: TLSSocket): Connected {

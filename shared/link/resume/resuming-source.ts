@@ -42,7 +42,10 @@ export class ResumingSource extends ResumingChannel<SourceMessage, DestinationMe
   attach({ attempt, received, generation }: Hello, channel: SourceChannel): void {
     if (this.over) throw new MigrationFault("refused", "This migration has ended");
     if (attempt <= this.attempt)
-      throw new MigrationFault("refused", `Connection ${attempt} of this migration comes after ${this.attempt}`);
+      throw new MigrationFault(
+        "refused",
+        `Connection ${attempt} of this migration came too late: the source has taken connection ${this.attempt} already`,
+      );
     this.attempt = attempt;
     const before = this.current;
     channel.send({ kind: "welcome", received: this.received, generation: this.generation });

@@ -107,6 +107,6 @@ const ADVICE: readonly (readonly [words: RegExp, advice: string])[] = [
     /userfaultfd/i,
     "let the agent's user open /dev/userfaultfd, or set vm.unprivileged_userfaultfd=1, or give its QEMUs CAP_SYS_PTRACE",
   ],
-  [/TMPFS or HUGETLBFS/i, "keep the guest's memory in no file, or in one on tmpfs"],
+  [/TMPFS or HUGETLBFS/i, "do not keep the guest's memory in a file, or keep it in a file on tmpfs"],
   [/vhost/i, "use a vhost-user backend that takes part in post-copy"],
 ];

@@ -58,9 +58,9 @@ const MENDS: Readonly<Record<string, string>> = {
   watchdog: "reset or continue it",
   shutdown: "reset it, or end its QEMU and start it at the other host",
   suspended: "wake it up",
-  inmigrate: "it waits for a migration to it: that comes first",
-  postmigrate: "a migration ended with it here: continue it first (cont), once no other host has it",
-  debug: "let go of its debugger",
+  inmigrate: "its QEMU waits for an incoming migration: let that migration end first",
+  postmigrate: "this QEMU has completed a migration: continue the guest (cont) only if no other host has it",
+  debug: "detach the debugger, or let it continue the guest",
 };
 
 /** The first version of QEMU with the capability switchover-ack. */

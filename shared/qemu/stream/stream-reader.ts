@@ -160,7 +160,7 @@ export class StreamReader {
       case ram.SECTION_FULL: {
         const id = cursor.name(cursor.at + 5);
         if (id === undefined) return false;
-        throw cursor.unsupported(`section ${id} before the end of RAM (virtio-mem has such)`);
+        throw cursor.unsupported(`section ${id} before the end of RAM (virtio-mem sends such a section)`);
       }
       default:
         throw cursor.invalid(`a section of type ${type} before the end of RAM`);

@@ -68,6 +68,6 @@ function groupNumber(name: string): number {
     // getent exits with 2 for a name that it does not find
   }
   throw new MigrationFault("configuration", `operators.group is ${JSON.stringify(name)}, which is no group here`, {
-    advice: `Make it (groupadd --system ${name}), or set operators.group to one that there is`,
+    advice: `Make it (groupadd --system ${name}), or set operators.group to a group that exists`,
   });
 }

@@ -54,7 +54,9 @@ export async function runAgent(help: string | undefined, start: () => Promise<Ru
   const { log, status } = agent;
   known = log;
   const tell = (state: Parameters<typeof notifySystemd>[0]): Promise<void> =>
-    notifySystemd(state).catch((thrown: unknown) => log.warn({ fault: thrown }, "systemd was not told"));
+    notifySystemd(state).catch((thrown: unknown) =>
+      log.warn({ fault: thrown }, "systemd could not be told the agent's state"),
+    );
   let stopping = false;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (stopping) process.exit(1);

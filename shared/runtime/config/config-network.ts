@@ -79,7 +79,11 @@ export function tlsConfig({
     if (path === "")
       throw invalid(`tls.${name}`, `is missing beside tls.${given}`, "TLS needs tls.ca, tls.certificate and tls.key");
   if (insecure)
-    throw invalid("tls.insecure", "is set beside a certificate", "Remove one: with TLS nothing over TCP is in clear");
+    throw invalid(
+      "tls.insecure",
+      "is set although TLS is configured",
+      "Remove one: with TLS nothing over TCP is in clear",
+    );
   return Object.freeze({
     files: Object.freeze({ ca: resolve(ca), certificate: resolve(certificate), key: resolve(key) }),
     peers: Object.freeze([...peers]),

@@ -115,8 +115,10 @@ export const anotherAnswers = (answers: IdentifiedProcess, path: string, wanted:
 const wrongUser = (pid: number, path: string, owner: number): MigrationFault =>
   new MigrationFault(
     "not-supported",
-    `QEMU at ${path} says that it is process ${pid}, which is not of user ${owner}, whose directory that is`,
-    { advice: `Run the guest's QEMU as user ${owner}; where it does, see whether somebody else answers for it` },
+    `The QEMU at ${path} seems to be process ${pid}, which is not a process of user ${owner}, who owns the directory of that socket`,
+    {
+      advice: `Run the guest's QEMU as user ${owner}; if it is a process of that user already, find out who else answers at that socket`,
+    },
   );
 
 const cannotBeFound = (path: string, candidates: number): MigrationFault =>

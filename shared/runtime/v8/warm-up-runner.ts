@@ -25,7 +25,9 @@ export class WarmUpRunner {
 
   /** Ends the warm-up, since a migration begins or the agent stops. Resolves when nothing of the warm-up is left. */
   end(): Promise<void> {
-    this.abort.abort(new MigrationFault("cancelled", "There is something else to do"));
+    this.abort.abort(
+      new MigrationFault("cancelled", "The warm-up ended because a migration begins or the agent stops"),
+    );
     return this.ended;
   }
 }

@@ -119,5 +119,5 @@ t.test("a delta is refused when deltas were not negotiated", async (t) => {
   const { at, length } = write([{ kind: "delta", page: 1, count: 4 }]);
   const reader = new PageFrameReader(kernels, PAGES, false);
   reader.open(at, length);
-  t.throws(() => reader.drain(collect().sink), { code: "peer-invalid", message: /not negotiated/ });
+  t.throws(() => reader.drain(collect().sink), { code: "peer-invalid", message: /a delta, where none is allowed/ });
 });

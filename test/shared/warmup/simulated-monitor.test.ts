@@ -20,7 +20,7 @@ t.test("every question is answered, and nothing is left behind", async (t) => {
 
 t.test("a caller that has something else to do ends the questions, and nothing is left behind", async (t) => {
   const at = folder(t);
-  const cancelled = new MigrationFault("cancelled", "There is something else to do");
+  const cancelled = new MigrationFault("cancelled", "The warm-up ended because a migration begins");
   await t.rejects(askSimulatedMonitor(join(at, "monitor"), AbortSignal.abort(cancelled)), cancelled);
   t.same(readdirSync(at), []);
 });

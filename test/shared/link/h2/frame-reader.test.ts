@@ -117,7 +117,7 @@ const REFUSED: readonly (readonly [what: string, bytes: Buffer, message: RegExp]
   ["data of another stream", after(frame(TYPE.data, 0, 3, Buffer.alloc(8))), /type 0 for stream 3/],
   ["a window of another stream", after(frame(TYPE.windowUpdate, 0, 2, Buffer.alloc(4))), /a window for stream 2/],
   ["a pushed request", after(frame(TYPE.pushPromise, 4, 1, Buffer.alloc(4))), /pushed request/],
-  ["a CONTINUATION of nothing", after(frame(TYPE.continuation, 4, 1)), /the rest of no header block/],
+  ["a CONTINUATION of nothing", after(frame(TYPE.continuation, 4, 1)), /a CONTINUATION frame without a header block/],
   [
     "a header block that another frame cuts",
     after(frame(TYPE.headers, 0, 1), pingFrame(Buffer.alloc(8), false)),

@@ -169,7 +169,9 @@ t.test("a paused guest, and one that was never started, can be moved", async (t)
 t.test("a guest that stands still for another reason is refused with that reason", async (t) => {
   const { paused, refusals } = await inspectSource(await start(t, "q35", "-incoming", "defer"));
   t.equal(paused, false);
-  t.match(refusals, [{ code: "guest-not-running", message: /is inmigrate, neither running nor paused; it waits for/ }]);
+  t.match(refusals, [
+    { code: "guest-not-running", message: /is inmigrate, neither running nor paused; its QEMU waits for/ },
+  ]);
 });
 
 t.test("a machine that is told to send no description is refused", async (t) => {

@@ -227,7 +227,7 @@ t.test("TLS is configured whole or not at all", async (t) => {
     [files.slice(0, 2), /^tls\.key is missing beside tls\.ca$/],
     [files.slice(2), /^tls\.ca is missing beside tls\.key$/],
     [["--tls-peers=alpha"], /^tls\.ca is missing beside tls\.peers$/],
-    [[...files, "--tls-insecure"], /^tls\.insecure is set beside a certificate$/],
+    [[...files, "--tls-insecure"], /^tls\.insecure is set although TLS is configured$/],
   ];
   for (const [given, message] of half)
     t.throws(() => loadSourceConfig([...flags, ...given], {}), { code: "configuration", message });

@@ -114,6 +114,6 @@ t.test("a QEMU that names another user's process as its own is not believed", { 
   t.teardown(() => qmp.close());
   await t.rejects(processBehind(qmp, path), {
     code: "not-supported",
-    message: /says that it is process \d+, which is not of user 65534/,
+    message: /seems to be process \d+, which is not a process of user 65534/,
   });
 });
