@@ -145,7 +145,7 @@ function guestOf(state: Live): Pick<Undo, "guest"> {
 
 /** Makes the state that follows a fault. The table of states names that state; this function gathers its fields. */
 function afterFault(state: Live, fault: MigrationFault, cx: DestinationContext): DestinationState {
-  cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
+  cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "a phase failed");
   switch (state.kind) {
     case "owning":
       return {

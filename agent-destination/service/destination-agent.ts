@@ -91,7 +91,7 @@ export class DestinationAgent implements DestinationService {
     const looking = { ...parts, looks: this.looks };
     const { definition, refusals } = await firstLook(offer, caller, looking, { promisedBytes, isExpected });
     const refused = (...all: readonly Refusal[]): HandshakeAnswer => {
-      log.info({ refusals: all }, "refused");
+      log.info({ refusals: all }, "the offer is refused");
       return { kind: "refusals", refusals: all };
     };
     if (definition === undefined) return refused(...refusals);

@@ -128,7 +128,7 @@ function enter(state: Live, cx: SourceContext): Promise<Next<Live["kind"]>> {
 
 /** Makes the state that follows a fault: the table says which state it is, and this function gathers what it holds. */
 function afterFault(state: Live, fault: MigrationFault, cx: SourceContext): SourceState {
-  cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "fault");
+  cx.log.warn({ state: state.kind, code: fault.code, fault: fault.message }, "a phase failed");
   switch (state.kind) {
     case "granting":
       return {

@@ -142,11 +142,11 @@ const refusalsOf = (agreement: Agreement): readonly Refusal[] =>
 
 function logOutcome(cx: DestinationContext, agreement: Agreement): void {
   if (agreement.kind === "refusals") {
-    cx.log.info({ refusals: agreement.refusals }, "refused");
+    cx.log.info({ refusals: agreement.refusals }, "the offer is refused");
     return;
   }
   const { ramBlocks: _, ...agreed } = agreement.contract;
-  cx.log.info({ agreed }, "agreed");
+  cx.log.info({ agreed }, "the contract is agreed");
 }
 
 /**

@@ -42,7 +42,7 @@ export async function negotiate(state: State<"negotiating">, cx: SourceContext):
   const contract = await askDestination(cx, definition, facts, { dryRun: false, measureLink: false });
   cx.report.negotiated = negotiatedView(contract, facts, cx);
   cx.report.degradations.push(...contract.warnings);
-  cx.log.info({ negotiated: cx.report.negotiated }, "agreed");
+  cx.log.info({ negotiated: cx.report.negotiated }, "the contract is agreed");
   return { kind: afterSource("negotiating", "agreed"), definition, qmp, facts, contract };
 }
 
