@@ -235,7 +235,7 @@ export class OwnQemu {
     if (this.known !== undefined) return this.known;
     throw new MigrationFault(
       "qemu-failed",
-      `The record of this migration does not name the QEMU of ${this.guest}, so the agent sends commands to none`,
+      `The record of this migration does not name the QEMU of ${this.guest}, so the agent sends no command to any QEMU`,
       { advice: "An older agent wrote the record; look at the guest on both hosts" },
     );
   }

@@ -74,7 +74,7 @@ export class RestartedStreams {
    */
   accept(hello: Hello, channel: SourceChannel): void {
     if (!this.open)
-      throw new MigrationFault("peer-lost", "This agent has started again, and will ask for this migration");
+      throw new MigrationFault("peer-lost", "The source waits for no stream of this migration now: dial again");
     const { link, peer, clock } = this;
     if (link !== undefined && !link.isOver && !hello.restarted) {
       link.attach(hello, channel);

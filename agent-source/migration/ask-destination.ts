@@ -157,7 +157,7 @@ export async function tellUntilHeard(cx: SourceContext, say: "withdraw" | "kept"
       if (signal.aborted) throw MigrationFault.from(signal.reason);
       cx.log.info(
         { fault: MigrationFault.from(thrown).message },
-        "the destination has not heard of the withdrawal yet",
+        "the destination has not heard yet that the guest stays at the source",
       );
       return undefined;
     });

@@ -76,7 +76,7 @@ export async function verifyMemory(
     };
   throw new MigrationFault(
     "verify-mismatch",
-    `${wrong.length} of ${pages} pages differ between source and destination, first at guest-physical ${wrong.slice(0, NAMED_PAGES).map(hex).join(", ")}`,
+    `${wrong.length} of ${pages} pages differ between source and destination, the first ones at the guest-physical addresses ${wrong.slice(0, NAMED_PAGES).map(hex).join(", ")}`,
     { advice: "Nothing was handed over; report this with both agents' logs" },
   );
 }

@@ -90,7 +90,7 @@ export class InFlight {
     if (appliedBytes > this.sentBytes)
       throw new MigrationFault(
         "peer-invalid",
-        `The destination acknowledged ${appliedBytes} bytes of ${this.sentBytes}`,
+        `The destination acknowledged ${appliedBytes} bytes, but only ${this.sentBytes} were sent`,
       );
     this.ackedSequence = sequence;
     this.ackedBytes = appliedBytes;

@@ -189,7 +189,11 @@ async function resumeFrom(record: SourceRecord, cx: SourceContext): Promise<Sour
         },
       };
     case "inDoubt":
-      return { kind: state, fault: doubtful(cx, "the source agent ended before it heard what became of it"), ...saved };
+      return {
+        kind: state,
+        fault: doubtful(cx, "the source agent ended before it heard what became of the grant"),
+        ...saved,
+      };
     case "releasing":
       return { kind: state, ...saved };
     case "withdrawing":
@@ -204,7 +208,7 @@ async function resumeFrom(record: SourceRecord, cx: SourceContext): Promise<Sour
 /** The end of a migration that left nothing of the guest here: a move, or the loss of pages in post-copy. */
 function released({ reason }: SourceRecord, { call }: SourceContext): State<"released"> | State<"stranded"> {
   if (reason === undefined) return { kind: "released" };
-  const fault = new MigrationFault("pages-lost", `Ended before this agent started: ${reason.message}`, {
+  const fault = new MigrationFault("pages-lost", `The migration ended before this agent started: ${reason.message}`, {
     guestNow: strandedAt(call.to),
     advice: `See how it stands there with: ferry --agent ${call.to} list`,
   });
@@ -217,6 +221,7 @@ function released({ reason }: SourceRecord, { call }: SourceContext): State<"rel
  */
 function endOf(reason: SourceRecord["reason"]): MigrationFault {
   if (reason?.code === "cancelled") return new MigrationFault("cancelled", reason.message);
-  const why = reason === undefined ? "why is in the log of that time" : `${reason.message} (${reason.code})`;
-  return new MigrationFault("interrupted", `Ended before this agent started: ${why}`);
+  const why =
+    reason === undefined ? "the reason is in the agent's log of that time" : `${reason.message} (${reason.code})`;
+  return new MigrationFault("interrupted", `The migration ended before this agent started: ${why}`);
 }

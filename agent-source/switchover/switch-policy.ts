@@ -230,7 +230,8 @@ export class SwitchPolicy {
     // a target below what any switchover costs is missed by every strategy, and is no reason to need both hosts
     if (!isHybrid && constantMs(seen) >= this.plan.downtimeTargetMs) return undefined;
     if (this.stall.stalledMs(seen.elapsedMs) > 0) return this.intoPostcopy(seen, "it does not converge");
-    return seen.backlogged || !isHybrid ? undefined : this.intoPostcopy(seen, "all but the hottest pages are there");
+    if (seen.backlogged || !isHybrid) return undefined;
+    return this.intoPostcopy(seen, "all but the hottest pages are at the destination");
   }
 
   /**
@@ -249,7 +250,8 @@ export class SwitchPolicy {
     const { deadlineMs } = this.plan;
     if (deadlineMs > 0 && seen.elapsedMs + restMs > deadlineMs) return undefined;
     const by = this.mayChoosePostcopy ? "auto" : "hybrid";
-    return { kind: "switch", into: "postcopy", reason: `${by}: ${why}, ${restMs.toFixed(0)} ms of pages are left` };
+    const reason = `${by}: ${why}; sending the pages that are left takes ${restMs.toFixed(0)} ms`;
+    return { kind: "switch", into: "postcopy", reason };
   }
 
   /**

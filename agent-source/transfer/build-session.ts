@@ -242,7 +242,7 @@ function makeReader(
   postcopy: PostcopyCapture | undefined,
 ): StreamParser {
   if (resumed === undefined) return new StreamReader(memory, capture, {}, postcopy);
-  if (postcopy === undefined) throw new TypeError("only post-copy is taken up");
+  if (postcopy === undefined) throw new TypeError("a migration can go on after its stream broke only in post-copy");
   if (resumed.from === "start") return new StreamReader(memory, new RestartedStreamSink(capture, postcopy));
   return new ResumedReader(memory, setupOf(resumed), new ResumedStreamSink(postcopy));
 }

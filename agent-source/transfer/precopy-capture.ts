@@ -234,7 +234,7 @@ export class PrecopyCapture implements StreamSink {
 
   /** The list of RAM blocks, for the journal. @throws TypeError before the stream has listed them */
   get streamLayout(): StreamLayout {
-    if (this.layoutSeen === undefined) throw new TypeError("no layout yet");
+    if (this.layoutSeen === undefined) throw new TypeError("the stream has not listed its RAM blocks yet");
     const blocks = this.layoutSeen.blocks.map(({ name, pageCount }) => ({ name, byteLength: pageCount * PAGE_SIZE }));
     return { ramSectionId: this.ramSectionId, blocks };
   }

@@ -130,7 +130,11 @@ export function logStall(
     residualPages,
   };
   if (stalled) cx.log.warn(figures, "not converging");
-  else cx.log.info(figures, seen.linkIsDown ? "not converging is over: the link is down" : "converging again");
+  else
+    cx.log.info(
+      figures,
+      seen.linkIsDown ? "the link is down: convergence is not judged meanwhile" : "converging again",
+    );
 }
 
 /**

@@ -90,7 +90,7 @@ type Ended = "source ended" | "destination ended" | "both ended";
 const bothEnded = (cx: SourceContext): MigrationFault =>
   doubtful(
     cx,
-    "it ran at both hosts, and does not run here any more; the copy that is paused here, if any, is from before",
+    "it ran at both hosts, and does not run here any more; the copy that is paused here, if any, may be older than what ran at either host",
   );
 
 /**

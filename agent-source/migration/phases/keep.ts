@@ -136,7 +136,7 @@ const isAwaited = ({ accepted, isRetired, granted }: Undo): boolean => accepted 
 /** Writes `kept`. If the disk never takes the record, the next start of this agent looks at the guest again. */
 async function end(fault: MigrationFault, undo: Undo, cx: SourceContext): Promise<Ends> {
   const untold = isAwaited(undo);
-  const otherwise = "the next start of this agent would look at it again";
+  const otherwise = "the next start of this agent would look at the guest again";
   await writeAtLast(cx.journal, cx.id, keptRecord(cx, fault, untold), { ...cx, otherwise });
   return { kind: afterSource("keeping", untold ? "untold" : "done"), fault };
 }

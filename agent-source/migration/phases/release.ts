@@ -72,7 +72,7 @@ async function endQemu(state: State<"releasing">, cx: SourceContext): Promise<St
   } catch (thrown) {
     const { message } = MigrationFault.from(thrown);
     cx.log.warn({ fault: message }, "the source QEMU did not quit; the next start of this agent ends it");
-    cx.report.degradations.push(`The source QEMU is still there (${message}); it must not be started`);
+    cx.report.degradations.push(`The source QEMU is still there (${message}): end it, since it must not run the guest`);
   }
   return undefined;
 }

@@ -83,7 +83,7 @@ t.test("a paused QEMU is ended only after a post-copy, in which this agent itsel
   t.same(await precopy.released(), { kind: "released" });
   t.ok(precopy.qemu.isAlive);
   t.match(precopy.cx.report.degradations, [
-    /still there \(The QEMU of web is paused, not postmigrate\); it must not be started/,
+    /still there \(The QEMU of web is paused, not postmigrate\): end it, since it must not run the guest/,
   ]);
   for (const status of ["paused", "finish-migrate", "postmigrate"]) {
     const postcopy = await releasing(t, status, { postcopy: RESUMED_POSTCOPY });
@@ -97,7 +97,7 @@ t.test("a QEMU that refuses to quit does not undo the move, and the operator is 
   const { released, qemu, cx } = await releasing(t, "postmigrate");
   qemu.whim = ({ execute }) => (execute === "quit" ? "a device is busy" : undefined);
   t.same(await released(), { kind: "released" });
-  t.match(cx.report.degradations, [/still there \(QEMU refused quit: a device is busy .*it must not be started/]);
+  t.match(cx.report.degradations, [/still there \(QEMU refused quit: a device is busy .*end it, since it must/]);
 });
 
 t.test("a disk that takes no record does not keep the QEMU here alive", async (t) => {
