@@ -122,7 +122,7 @@ export class GuestMonitor {
   async takeOver(bound: Bound, { missesPages, hasEnded }: Left): Promise<void> {
     const { places } = this;
     const { timeoutMs } = bound;
-    if (places === undefined) throw new TypeError("whose keeper it may have is not known");
+    if (places === undefined) throw new TypeError("the paths of the keeper's sockets are not known");
     const kept = await QmpClient.connect(places.path, bound, this.clock).catch((thrown: unknown) => {
       if (MigrationFault.from(thrown).code !== "qmp-unreachable") throw thrown;
       return undefined;

@@ -204,7 +204,7 @@ export class GuestUnits {
         guest: name,
         advice: `NAME.qemu.log has the reason; docs/operations.md, "Guests under supervisors", what is needed`,
       },
-      "guests are started in the agent's own unit: what is done to that unit reaches them",
+      "guests are started in the agent's own unit: stopping or killing that unit hits the guests too",
     );
   }
 }

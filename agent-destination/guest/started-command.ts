@@ -178,7 +178,7 @@ export class StartedCommand {
     return new MigrationFault(
       "qemu-start",
       `Process ${pid} answers at ${path}, which the command of ${this.options.guest} has not started as its child`,
-      { advice: "See who has started that process, and that the command does not start QEMU by another service" },
+      { advice: "See who has started that process, and that the command does not have another service start QEMU" },
     );
   }
 
@@ -192,7 +192,9 @@ export class StartedCommand {
   }
 }
 
-const howEnded = ({ code, signal }: CommandEnd): string =>
-  signal === null || signal === undefined ? `status ${code}` : `by ${signal}`;
+function howEnded({ code, signal }: CommandEnd): string {
+  if (typeof signal === "string") return `by ${signal}`;
+  return typeof code === "number" ? `status ${code}` : "its exit status is not known";
+}
 
 const said = (words: string): string => (words === "" ? "it has said nothing" : `it has said: ${words}`);

@@ -39,7 +39,7 @@ export class UnitRun implements CommandRun {
     const before = await systemctl.show(unit);
     if (before !== undefined && before.active !== "inactive" && before.active !== "failed")
       throw new MigrationFault("guest-busy", `${unit} is ${before.active} at the destination already`, {
-        advice: `See what it runs (systemctl status ${unit}); it is to end before ${guest} can come here`,
+        advice: `See what it runs (systemctl status ${unit}); the unit has to end before ${guest} can come here`,
       });
     await writeCommand(options);
     const complaint = await systemctl.tell("start", unit);
@@ -90,7 +90,7 @@ async function writeCommand({ command, logPath, commandPath }: UnitRunOptions): 
     await rename(`${commandPath}.new`, commandPath);
   } catch (thrown) {
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new MigrationFault("qemu-start", `The command of the guest cannot be left for systemd: ${reason}`, {
+    throw new MigrationFault("qemu-start", `The command of the guest cannot be written for systemd: ${reason}`, {
       cause: thrown,
       advice: "Make the directories of systemd/ferry.tmpfiles: systemd-tmpfiles --create",
     });

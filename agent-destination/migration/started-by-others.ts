@@ -44,7 +44,7 @@ export async function noteStarted(
   postcopy: DestinationPostcopy | undefined,
   cx: DestinationContext,
 ): Promise<void> {
-  cx.log.error("somebody has started the guest here, without a grant; it is never refused any more");
+  cx.log.error("somebody has started the guest here, without a grant; no agent refuses it any more");
   const usage = processUsage();
   cx.onRunning({
     epoch: EPOCH,

@@ -56,7 +56,7 @@ export class FrameOpener {
     const { codecs, frameBytes } = this.agreed;
     if (rawLength > this.bytesMax) throw invalid(`a frame of ${rawLength} bytes; agreed on ${frameBytes}`);
     if (codec === "zstd") {
-      if (!codecs.includes("zstd")) throw invalid("a compressed frame, which was not negotiated");
+      if (!codecs.includes("zstd")) throw invalid("a compressed frame, although compression was not agreed on");
       if (body.length > rawLength) throw invalid(`${body.length} compressed bytes for a frame of ${rawLength}`);
       this.at = FRAME_ROOM;
       const length = decompressInto(this.memory.subarray(this.at, this.at + rawLength), body);
@@ -69,7 +69,7 @@ export class FrameOpener {
     if (Buffer.compare(this.memory.subarray(CHECKSUM_AT, CHECKSUM_AT + 8), checksum) !== 0)
       throw new MigrationFault(
         "checksum-mismatch",
-        `The checksum of frame ${sequence} is wrong: it was damaged on the way`,
+        `Frame ${sequence} was damaged on the way: its checksum is wrong`,
       );
   }
 

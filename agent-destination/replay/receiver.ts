@@ -200,9 +200,11 @@ export class Receiver {
     // an answer takes 32 KiB for each GiB of the guest, and is kept until the source has received it, since the
     // connection may break. So a source may ask only once for each stream
     if (!this.mayResume)
-      throw new MigrationFault("peer-invalid", "The source asks twice what is missing from one stream", {
-        role: "source",
-      });
+      throw new MigrationFault(
+        "peer-invalid",
+        "The source asks a second time on the same stream which pages are missing",
+        { role: "source" },
+      );
     this.mayResume = false;
     void this.replay.drained().then(() => postcopy.tellMissing());
   }
@@ -257,7 +259,7 @@ export class Receiver {
         if (message.lastSequence !== this.replay.sequence)
           throw new MigrationFault(
             "peer-invalid",
-            `The source ended after frame ${message.lastSequence}; ${this.replay.sequence} came`,
+            `The source says that frame ${message.lastSequence} is its last, but the last frame that came is ${this.replay.sequence}`,
             { role: "source" },
           );
         this.ended.resolve(message);
@@ -268,9 +270,11 @@ export class Receiver {
             role: "source",
           });
         if (this.verifying)
-          throw new MigrationFault("peer-invalid", "The source asks for digests before it has the ones it asked for", {
-            role: "source",
-          });
+          throw new MigrationFault(
+            "peer-invalid",
+            "The source asks for digests while its earlier request for digests is still being answered",
+            { role: "source" },
+          );
         this.verifying = true;
         void this.onVerify(message).then(() => {
           this.verifying = false;

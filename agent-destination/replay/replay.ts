@@ -153,12 +153,14 @@ export class Replay implements RecordSink {
    * @throws MigrationFault `peer-invalid`, `checksum-mismatch`
    */
   take(frame: Frame): void {
-    if (frame.sequence !== this.sequence + 1) throw invalid(`frame ${frame.sequence} after ${this.sequence}`);
+    if (frame.sequence !== this.sequence + 1) throw invalid(`frame ${frame.sequence} after frame ${this.sequence}`);
     this.sequence = frame.sequence;
     this.waitingBytes += frame.body.length;
     const { creditWindowBytes } = this.parts.contract;
     if (this.waitingBytes > creditWindowBytes + FRAMES_BEYOND_CREDIT * this.opener.bytesMax)
-      throw invalid(`${this.waitingBytes} bytes that were not applied yet; agreed on ${creditWindowBytes}`);
+      throw invalid(
+        `${this.waitingBytes} bytes that still wait for QEMU; the agreed credit is ${creditWindowBytes} bytes`,
+      );
     this.queue.push(frame);
     this.run();
     // the link uses the memory of a lent frame again when this call returns, so a lent frame that still waits is copied

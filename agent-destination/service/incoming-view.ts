@@ -173,7 +173,7 @@ export function recordedState({ kind, reason }: DestinationRecord): DestinationS
     case "refused":
       return {
         kind: "discarded",
-        fault: new MigrationFault("refused", reason ?? "It was refused before this agent started"),
+        fault: new MigrationFault("refused", reason ?? "The migration was refused before this agent started"),
       };
   }
 }

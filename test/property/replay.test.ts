@@ -292,7 +292,7 @@ t.test("the replay refuses more bytes in flight than were agreed on while QEMU t
         sent += body.length;
       }
     },
-    { code: "peer-invalid", message: /not applied yet; agreed on 1048576/ },
+    { code: "peer-invalid", message: /still wait for QEMU; the agreed credit is 1048576 bytes/ },
   );
   t.ok(fault);
   // bytes that the output buffers took count as applied

@@ -119,7 +119,9 @@ async function takenUp(
       guest?.letGo();
       return { kind: to("arrived") };
     case "lost":
-      cx.log.error("the guest was started here, and its QEMU has ended: its source is in doubt until it is resolved");
+      cx.log.error(
+        "the guest was started here, and its QEMU has ended: its source is in doubt until an operator resolves the migration",
+      );
       return { kind: to("lost") };
     case "doubled":
       guest?.letGo();

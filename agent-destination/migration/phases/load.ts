@@ -82,7 +82,10 @@ async function packageLoaded(guest: GuestProcess, receiver: Receiver, cx: Destin
         `The destination's QEMU could not load the guest: ${description ?? "see its log"}`,
       );
     if (cx.clock.monotonicMs() > deadline)
-      throw new MigrationFault("timeout", `The destination's QEMU is ${status} and its migration ${migration}`);
+      throw new MigrationFault(
+        "timeout",
+        `The destination's QEMU has not loaded the package in ${LOADS_WITHIN_MS} ms: it is ${status}, its migration ${migration}`,
+      );
     await cx.clock.sleep(POLL_MS);
   }
 }

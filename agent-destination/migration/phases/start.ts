@@ -90,8 +90,9 @@ async function startGuest(state: State<"starting">, cx: DestinationContext): Pro
  */
 function checkRecord({ guest }: State<"starting">, cx: DestinationContext): void {
   const record = cx.journal.latest(cx.id);
-  if (record?.kind !== "running" || record.qemu?.identity !== guest.process.identity)
-    throw new MigrationFault("internal", `The journal says ${record?.kind ?? "nothing"}: the guest is not started`);
+  if (record?.kind === "running" && record.qemu?.identity === guest.process.identity) return;
+  const says = record?.kind === "running" ? "running, but not for this QEMU" : (record?.kind ?? "nothing");
+  throw new MigrationFault("internal", `The journal says ${says}, so the agent does not start the guest`);
 }
 
 /** Refuses a guest for which QEMU has refused `cont`. The guest did not run, so its source may take it back. */
@@ -186,5 +187,7 @@ async function seePaused(guest: GuestProcess): Promise<number | undefined> {
 async function announce(guest: GuestProcess, cx: DestinationContext): Promise<void> {
   await guest.qmp
     .execute("announce-self", { initial: 50, max: 550, rounds: 5, step: 100 })
-    .catch((thrown: unknown) => cx.log.warn({ fault: MigrationFault.from(thrown).message }, "announce-self failed"));
+    .catch((thrown: unknown) =>
+      cx.log.warn({ fault: MigrationFault.from(thrown).message }, "QEMU did not announce the guest on its networks"),
+    );
 }

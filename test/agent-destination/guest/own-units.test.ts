@@ -6,6 +6,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { GuestUnits } from "../../../agent-destination/guest/guest-units.ts";
+import { StartedCommand } from "../../../agent-destination/guest/started-command.ts";
 import { UnitRun } from "../../../agent-destination/guest/unit-run.ts";
 import { parseSeenFiles } from "../../../shared/qemu/inspect/files-by-unit.ts";
 import { Systemctl } from "../../../shared/qemu/inspect/guest-unit.ts";
@@ -119,6 +120,18 @@ t.test("systemd is asked how the command has ended", async (t) => {
     t.same(await bounded(ended, WITHIN_MS, "the end of the command"), end);
     t.match(host.calls(), /reset-failed/, "systemd forgets the failure, so that it unloads the unit");
   }
+});
+
+t.test("where systemd does not know how the command has ended, the fault says so", async (t) => {
+  const { directory, programs, commandPath } = standIn(t);
+  const command = await StartedCommand.start({
+    ...{ command: ["qemu"], guest: "web", migration: "m-1", logPath: join(directory, "web.qemu.log") },
+    own: { unit: UNIT, commandPath, systemctl: new Systemctl(programs) },
+  });
+  await t.rejects(bounded(command.failure, WITHIN_MS, "the end of the command"), {
+    code: "qemu-start",
+    message: /ended at its start \(its exit status is not known\): qemu said nothing$/,
+  });
 });
 
 t.test("a guest has its own unit where its monitor is in {guest}; a reason against it is logged once", async (t) => {

@@ -220,5 +220,5 @@ t.test("a frame of the earlier stream is refused once the source has begun again
   replay.layout(BLOCKS, SECTION);
   take(...all);
   restart();
-  t.throws(() => replay.take(frame(2, TWO)), { code: "peer-invalid", message: /frame 2 after 0/ });
+  t.throws(() => replay.take(frame(2, TWO)), { code: "peer-invalid", message: /frame 2 after frame 0/ });
 });

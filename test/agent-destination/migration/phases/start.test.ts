@@ -87,7 +87,7 @@ t.test("cont is said only to the QEMU that the journal names, and only by the re
   for (const [record, message] of [
     [{ kind: "waiting" }, /The journal says waiting/],
     [{ kind: "refused" }, /The journal says refused/],
-    [{ qemu: other }, /The journal says running: the guest is not started/],
+    [{ qemu: other }, /The journal says running, but not for this QEMU, so/],
   ] as const) {
     const { started, steps } = await starting(t, { record });
     await t.rejects(started(), { code: "internal", message });
