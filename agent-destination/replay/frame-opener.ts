@@ -67,10 +67,7 @@ export class FrameOpener {
     }
     this.kernels.checksum(address(this.at), rawLength, address(CHECKSUM_AT));
     if (Buffer.compare(this.memory.subarray(CHECKSUM_AT, CHECKSUM_AT + 8), checksum) !== 0)
-      throw new MigrationFault(
-        "checksum-mismatch",
-        `Frame ${sequence} was damaged on the way: its checksum is wrong`,
-      );
+      throw new MigrationFault("checksum-mismatch", `Frame ${sequence} was damaged on the way: its checksum is wrong`);
   }
 
   /**

@@ -6,23 +6,21 @@
  *
  * The memory is bounded by the buffers: when QEMU takes no more, the channel is not read.
  */
-import type { Socket } from "node:net";
 import { PageFrameReader, type RecordSink } from "../../shared/codec/page-frame.ts";
 import { MigrationFault } from "../../shared/fault.ts";
-import type { DestinationChannel } from "../../shared/link/link.ts";
 import { MemoryLayout } from "../../shared/page/geometry.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
 import { describeBlocks } from "../../shared/protocol/handshake.ts";
-import type { Contract, RamBlock } from "../../shared/protocol/messages.ts";
+import type { RamBlock } from "../../shared/protocol/messages.ts";
 import type { Frame } from "../../shared/protocol/stream-messages.ts";
 import type { StreamWriter } from "../../shared/qemu/stream/stream-writer.ts";
-import type { Clock } from "../../shared/runtime/clock.ts";
 import { address, PAGE_SIZE } from "../../shared/units.ts";
 import { AckBatcher, type AckLimits } from "./ack-batcher.ts";
 import { copyOf, FrameOpener } from "./frame-opener.ts";
 import { invalid } from "./invalid-stream.ts";
 import { OutputBuffers } from "./output-buffers.ts";
 import { PostcopyPages } from "./postcopy-pages.ts";
+import type { ReplayOptions } from "./replay-options.ts";
 import { StreamOrder } from "./stream-order.ts";
 
 /**
@@ -40,19 +38,6 @@ interface Written {
   readonly appliedBytes: number;
   /** The value of Replay.generation when the frame was begun: how often the source had begun its stream again. */
   readonly generation: number;
-}
-
-/** The parts of a Replay. */
-export interface ReplayOptions {
-  readonly createKernels: (byteLength: number) => PageKernels;
-  readonly contract: Pick<Contract, "frameBytes" | "creditWindowBytes" | "codecs" | "ramBlocks" | "postcopy">;
-  readonly channel: DestinationChannel;
-  readonly socket: Socket;
-  readonly clock: Clock;
-  /** Takes a fault that arises when QEMU has taken bytes, outside of a call of take(). */
-  readonly onFault: (fault: MigrationFault) => void;
-  /** True for a test of `--verify`: one byte of the first full page is then changed, after all checks. */
-  readonly corruptPage: boolean;
 }
 
 /** Writes the frames of one transfer stream to one QEMU. */
