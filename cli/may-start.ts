@@ -18,7 +18,10 @@ export interface Judgement extends Verdict {
   readonly guest: string;
   /** False where a journal, a record or a process could not be read; `may` is false then. */
   readonly known: boolean;
-  /** Id of the migration whose record decides. */
+  /**
+   * Id of the migration whose record decides: the latest one of this guest in either journal. Missing where no journal
+   * has a record of the guest, and where `known` is false.
+   */
   readonly migration?: string;
   /** What to do where `known` is false. */
   readonly advice?: string;

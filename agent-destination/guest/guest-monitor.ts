@@ -84,7 +84,10 @@ export class GuestMonitor {
     this.clock = clock;
   }
 
-  /** Makes a monitor that is not connected yet. */
+  /**
+   * Makes the monitor of a QEMU, without a connection yet.
+   * @param places the sockets of the keeper and of the second monitor; undefined for a QEMU that no keeper serves
+   */
   static of({ qmp }: GuestDefinition, places: KeeperPlaces | undefined, clock: Clock = systemClock): GuestMonitor {
     return new GuestMonitor(qmp, places, clock);
   }

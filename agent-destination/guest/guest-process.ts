@@ -185,7 +185,10 @@ export class GuestProcess {
     return this.monitors.keep(options, () => this.hasEnded());
   }
 
-  /** Dismisses the keeper that was started with QEMU: this agent itself goes on to hold the monitor. */
+  /**
+   * Dismisses the keeper (monitor-keeper.ts) where the migration does without post-copy: no keeper is needed then, and
+   * this agent keeps its own connection to QEMU's monitor. The keeper waits for the next QEMU, or ends.
+   */
   dismissKeeper(): void {
     this.monitors.dismissKeeper();
   }

@@ -186,7 +186,7 @@ export class StartedCommand {
     return lastWordsIn(this.options.logPath);
   }
 
-  /** Finds the processes that the command has started and that have not ended. */
+  /** Finds the command's own process and the processes that it has started, as far as they have not ended. */
   private alive(): Promise<number[]> {
     return findProcesses((pid) => this.run.isOurs(pid));
   }

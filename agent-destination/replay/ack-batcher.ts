@@ -12,7 +12,10 @@ export interface Ack {
   readonly appliedBytes: number;
 }
 
-/** How late an acknowledgement may be, by the name in PACES. */
+/**
+ * The name of the limits within which an acknowledgement must be sent: "at once", "soon" or "late". PACES has the bytes
+ * and the time of each.
+ */
 export type AckLimits = keyof typeof PACES;
 
 interface Pace {

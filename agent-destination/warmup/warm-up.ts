@@ -143,8 +143,9 @@ class MadeUpLoader {
   }
 
   /**
-   * Listens at a socket, and connects to it.
-   * @param path of the socket, which close() removes
+   * Makes a connection to this simulated QEMU, which listens at `path`.
+   * @param path the path of a new socket, which close() removes
+   * @returns the agent's end of the connection, to which the stream for QEMU is written
    */
   connected(path: string): Promise<Socket> {
     return new Promise((resolve, reject) => {

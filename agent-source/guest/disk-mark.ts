@@ -1,7 +1,8 @@
 /**
- * Marks the directories of a guest's images and memory files while the destination is asked. A host that finds the mark
- * beside its own image of the same name shares the file. Where both agents are on one host, or nothing can be marked,
- * other proofs are needed (shared/protocol/disks.ts).
+ * Lets the destination find out whether it shares a guest's images and memory files with this host. While the
+ * destination is asked this, the source leaves a small file, the mark, in each directory that holds such a file which
+ * the guest may write to. A host that finds the mark beside its own image of the same name shares that image. Where
+ * both agents are on one host, or no mark can be written, other proofs are needed (shared/protocol/disks.ts).
  */
 import { randomBytes } from "node:crypto";
 import { realpath, rm, writeFile } from "node:fs/promises";

@@ -103,13 +103,14 @@ export async function allowStop(qmp: QmpClient): Promise<void> {
 }
 
 /**
- * Stops the guest and lets QEMU begin post-copy in the next turn of its loop. QEMU's limits stay small, because with
- * larger ones it would complete as a precopy migration. The caller gives the acknowledgement afterwards.
+ * Stops the guest and lets QEMU begin post-copy in the next turn of its loop. The limits of QEMU's bandwidth and
+ * downtime stay small: with larger ones QEMU would complete as a precopy migration.
  *
- * QEMU is told first that it may begin. It does not begin while the guest runs and the switchover is not acknowledged.
- * Once the guest is stopped, QEMU begins post-copy, or completes its migration where no page is left. It completes with
- * the lock that its monitors need, and answers no command while its stream is full. So the agent must read the stream
- * from the stop on, also while it waits for an answer.
+ * The order is: QEMU is told that it may begin, then the guest is stopped, and then the caller acknowledges the
+ * switchover. While the guest runs, QEMU does not begin without the acknowledgement. Once the guest is stopped, QEMU
+ * begins post-copy, or completes its migration where no page is left. It completes with the lock that its monitors
+ * need, and answers no command while its stream is full. So the agent must read the stream from the stop on, also while
+ * it waits for an answer.
  *
  * The agent stops the guest itself, before QEMU's migration would. If the guest was running when QEMU's migration
  * stopped it, QEMU runs it again by itself when its socket breaks after the last page, although the guest runs at the

@@ -8,8 +8,8 @@ import { PAGE_SIZE } from "../../shared/units.ts";
 import type { Observed } from "./observe-guest.ts";
 
 /**
- * The age of a base for which the ratio of deltas is shown, seconds. On a slow link a page that is dirtied all the time
- * is sent again about once in this time.
+ * The operator is shown how large a delta is for a page that is sent again this long after it was sent before, seconds.
+ * On a slow link a page that is dirtied all the time is sent again about once in this time.
  */
 const DELTA_AGE_SHOWN = 1;
 

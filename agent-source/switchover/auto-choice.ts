@@ -9,7 +9,7 @@
  */
 import type { DeadlineAction } from "../../shared/protocol/messages.ts";
 
-/** How a copy would go on from now. */
+/** The forecast of a copy that runs: how long it takes from now on as precopy, and as post-copy. */
 export interface Prospects {
   /** The time until the guest runs at the destination if precopy goes on, seconds; undefined where it has no end. */
   readonly precopySeconds: number | undefined;
@@ -82,7 +82,12 @@ export class AutoChoice {
     this.times++;
   }
 
-  /** What speaks for post-copy; undefined while nothing does, or not for long enough. */
+  /**
+   * Returns the judgement for post-copy, once it counts: when the last STANDS_TIMES judgements and all of the last
+   * STANDS_MS spoke for post-copy.
+   * @param elapsedMs the time since the migration began, as in foresee()
+   * @returns undefined while nothing speaks for post-copy, or not for long enough
+   */
   counts(elapsedMs: number): Judgement | undefined {
     return this.times >= STANDS_TIMES && elapsedMs - this.sinceMs >= STANDS_MS ? this.judgement : undefined;
   }

@@ -243,7 +243,10 @@ export interface ResolveCall {
   readonly confirmed: boolean;
 }
 
-/** The most cells of a block: more than any screen is wide. A cell takes one byte, for each block. */
+/**
+ * The most cells into which a heat map divides each block of the guest's RAM. This is more than any screen is wide. A
+ * message with a heat map has one byte for each cell of each block, so this bounds its length.
+ */
 export const HEAT_CELLS_MAX = 16_384;
 
 export interface HeatMapBlock {

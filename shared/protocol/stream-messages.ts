@@ -106,7 +106,11 @@ export type DestinationMessage =
   | (Running & { readonly kind: "running" })
   /** Post-copy: the destination asks for pages for which its guest waits. */
   | { readonly kind: "pageRequest"; readonly firstPage: number; readonly pageCount: number }
-  /** Post-copy: the destination's QEMU has answered a PING that was in the package. */
+  /**
+   * Post-copy: the destination's QEMU has answered a PING command of the package, which is the part of QEMU's stream
+   * with the devices' state. `value` is the number in that PING. The source passes the answer on to its own QEMU, which
+   * from version 10.2 on waits for it.
+   */
   | { readonly kind: "pong"; readonly value: number }
   /**
    * The answer to `resume`, in any number of pieces. `bits` has a bit for each page from `firstPage` on, lowest first,

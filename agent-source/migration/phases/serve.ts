@@ -90,9 +90,11 @@ export async function serve(state: State<"serving">, cx: SourceContext): Promise
 }
 
 /**
- * Gives when the guest resumed, if the stream has said so. A destination that is asked while it starts the guest
- * answers that it needs pages, and not yet when the guest resumed. It says this over the stream, before it says that it
- * has all pages.
+ * Returns the destination's message that the guest runs, which has the time of the resume, without waiting for it.
+ *
+ * An answer to a call may lack this message: a destination that is asked while it starts the guest says only that it
+ * needs pages. But it always sends the message over the stream before it says that it has every page.
+ * @returns undefined where the message has not come over the stream of this session
  */
 async function saidOver(session: TransferSession | undefined): Promise<Running | undefined> {
   const answer = await Promise.race([session?.inbox.grantAnswer.promise, undefined]);

@@ -125,7 +125,10 @@ export interface TlsCall {
   readonly verify: (certificate: PeerCertificate) => Error | undefined;
 }
 
-/** How an address is called, by whatever client. */
+/**
+ * What one connection to an address needs: the address with what becomes of the dialling, and the way it is secured. No
+ * field is particular to one implementation of a client.
+ */
 export interface CallTerms {
   readonly dialled: Dialled;
   /** Undefined where the address is called in clear. */

@@ -45,7 +45,11 @@ export interface JournalContents<T> {
 }
 
 export interface WriteOptions {
-  /** How long the caller waits, milliseconds. @default no limit */
+  /**
+   * How long write() waits for the disk before it throws, milliseconds. The write is not cancelled then, and may still
+   * succeed.
+   * @default no limit
+   */
   readonly withinMs?: number;
 }
 
