@@ -64,7 +64,7 @@ export class MadePlans {
     const other = CODED.filter((name) => options[name] !== plan.options[name]);
     if (other.length > 0)
       return { call, because: `the plan before was made with other options (${other.join(", ")}), and is not used` };
-    const { strategy, reason } = recommendationOf(plan, options, config);
+    const { strategy, reason } = recommend(inputOf(plan, options, config), offeredStrategies(options, plan.strategies));
     const because = `by the plan before: ${reason}`;
     const chosen = { ...options, strategy };
     const mayBe = isPostcopy(strategy) && refuseWish(chosen).length === 0;
@@ -80,11 +80,6 @@ const CODED = ["delta", "compression", "verify"] as const satisfies readonly (ke
 
 /** The key of a plan, which applies to migrations of the same guest to the same destination. */
 const keyOf = ({ guest, to }: MigrateCall): string => JSON.stringify([guest, to]);
-
-function recommendationOf(plan: MadePlan, options: MigrateOptions, config: Limits) {
-  const input = inputOf(plan, options, config);
-  return recommend(input, offeredStrategies({ ...options, strategy: "auto" }, plan.strategies));
-}
 
 /** Makes the model's input of what a plan has found and of what a migration asks for. */
 export function inputOf({ observed, link, codecs }: MadePlan, options: MigrateOptions, config: Limits) {

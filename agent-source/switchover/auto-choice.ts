@@ -4,9 +4,10 @@
  * post-copy; everywhere else the operator is told. The judgement rests on what the migration itself has measured
  * (eta.ts), and so needs no plan. Pure: times are passed in, milliseconds.
  *
- * Post-copy cannot be undone, and it makes the guest need both hosts. So a judgement counts only when it was the same
- * for some time, and only when post-copy is better by a margin.
+ * Post-copy cannot be undone, and it makes the guest need both hosts. So a judgement counts only when every judgement
+ * has spoken for post-copy for some time, and only when post-copy is better by a margin.
  */
+import { megabytes, WORTH } from "../../shared/model/recommend.ts";
 import type { DeadlineAction } from "../../shared/protocol/messages.ts";
 
 /** The forecast of a copy that runs: how long it takes from now on as precopy, and as post-copy. */
@@ -42,12 +43,10 @@ export interface Judgement {
   readonly postcopySeconds: number;
 }
 
-/** How long a judgement must have been the same until it counts, milliseconds. */
+/** How long every judgement must have spoken for post-copy until the last one counts, milliseconds. */
 const STANDS_MS = 500;
-/** How many judgements must have been the same, one after the other, until they count. */
+/** How many judgements, one after the other, must have spoken for post-copy until the last one counts. */
 const STANDS_TIMES = 3;
-/** Precopy must take more than this many times as long as post-copy, which is the rule of a plan too (WORTH). */
-const WORTH = 2;
 /**
  * A deadline speaks for post-copy only if precopy would miss it, and post-copy meet it, by this fraction of the time
  * that is left, since both are estimates.
@@ -111,5 +110,3 @@ export class AutoChoice {
     return { isEndless: false, meets, found, postcopySeconds };
   }
 }
-
-const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(bytes < 10e6 ? 1 : 0);

@@ -87,7 +87,7 @@ export class CopyObserver {
   private readonly startedMs: number;
   private stalled = false;
   /** The outlook of which onOutlook was told last. */
-  private outlook = "";
+  private saidOutlook = "";
   /** The compression ratio of frames of whole pages, as it was last read in the first pass. */
   private wholeRatio = 1;
   /** How many frames were compressed in the first pass. */
@@ -239,8 +239,8 @@ export class CopyObserver {
     const { policy, onOutlook } = this.parts;
     policy.foresee(this.parts.outlook.prospects(standing, now), standing.elapsedMs);
     const outlook = policy.outlook(standing.elapsedMs);
-    if (outlook !== this.outlook) onOutlook(outlook);
-    this.outlook = outlook;
+    if (outlook !== this.saidOutlook) onOutlook(outlook);
+    this.saidOutlook = outlook;
   }
 
   private get elapsedMs(): number {

@@ -9,6 +9,7 @@ import { CompressionChooser } from "../../shared/codec/chooser.ts";
 import type { MigrationFault } from "../../shared/fault.ts";
 import { pageCountOf } from "../../shared/page/geometry.ts";
 import type { PageKernels } from "../../shared/page/kernels.ts";
+import { postcopyMayFollow } from "../../shared/protocol/strategies.ts";
 import { ResumedReader } from "../../shared/qemu/stream/resumed-reader.ts";
 import { StreamReader } from "../../shared/qemu/stream/stream-reader.ts";
 import { IdleProcessors } from "../../shared/runtime/host/idle-processors.ts";
@@ -174,7 +175,7 @@ function makeCapture(parts: BuildOptions, hooks: SessionEvents, made: CapturePar
   const { strategy, onDeadline } = contract;
   const { options } = cx.call;
   const mayChoosePostcopy = options.strategy === "auto" && contract.postcopy;
-  const postcopyByOption = options.strategy === "precopy" && !options.verify && !options.robust;
+  const postcopyByOption = options.strategy === "precopy" && postcopyMayFollow({ ...options, strategy: "auto" }, false);
   const policy = new SwitchPolicy({ ...options, strategy, onDeadline, mayChoosePostcopy, postcopyByOption });
   return new PrecopyCapture({
     memory: memory.kernels.memory,

@@ -21,7 +21,7 @@ const IDLE = 1e6;
  * Precopy is recommended for its safety as long as it takes at most this many times as long as a strategy that ends
  * whatever the guest does.
  */
-const WORTH = 2;
+export const WORTH = 2;
 /** While precopy takes at most this many times as long as one copy, what the guest dirties hardly matters. */
 const LITTLE = 1.25;
 /** Hybrid is preferred while it takes at most this many times as long as post-copy: its guest waits for fewer pages. */
@@ -134,7 +134,9 @@ const notBelow = ({ converges }: Prediction): string =>
 const bytesPerSecond = ({ guest }: PredictionInput): number =>
   guest.paused ? 0 : PAGE_SIZE * guest.dirty.pagesWithin(1);
 
-const megabytes = (bytes: number): string => (bytes < 10e6 ? (bytes / 1e6).toFixed(1) : (bytes / 1e6).toFixed(0));
+/** Writes bytes as millions, with a decimal below ten. */
+export const megabytes = (bytes: number): string =>
+  bytes < 10e6 ? (bytes / 1e6).toFixed(1) : (bytes / 1e6).toFixed(0);
 /**
  * What the guest dirties per second, counted in different pages: precopy sends a page once, however often it is
  * written.
